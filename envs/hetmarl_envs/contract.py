@@ -1,0 +1,311 @@
+"""The data contract between environments and agents.
+
+One *frame* is one step of one environment, all its agents. Batch axes come first, ``[*B]``; an
+environment has ``[num_envs]``, a collected chunk ``[num_envs, T]``:
+
+========================================  ==================  =====================================
+key                                       shape               meaning
+========================================  ==================  =====================================
+``(group, "observation")``                ``[*B, n_g, O_g]``  what each agent of the group sees
+``(group, "action")``                     ``[*B, n_g, A_g]``  in the environment's own units
+``(group, "action_mask")``                ``[*B, n_g, ...]``  optional, True where legal
+``(group, "alive")``                      ``[*B, n_g, 1]``    optional, before acting; missing: True
+``"state"``                               ``[*B, S]``         optional global state
+``("next", "reward")``                    ``[*B, 1]``         the team's reward
+``("next", group, "reward")``             ``[*B, n_g, 1]``    optional individual rewards
+``("next", "terminated"|"truncated")``    ``[*B, 1]``         a time limit is always truncation
+``("next", "done")``                      ``[*B, 1]``         terminated or truncated
+========================================  ==================  =====================================
+
+Agents with equal spaces share a *group*; agents with unequal ones are in different groups, so that
+nothing is ever padded. ``("next", ...)`` holds the true final observation of a finished episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
+from torchrl.envs import EnvBase
+
+from hetmarl_envs.errors import ContractError
+
+ActionKind = Literal["continuous", "discrete", "multi_discrete"]
+
+
+@dataclass(frozen=True)
+class ActionSpace:
+    """One agent's actions: ``kind`` and its bounds (continuous) or numbers of choices."""
+
+    kind: ActionKind
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    choices: tuple[int, ...] = ()
+
+    @property
+    def dim(self) -> int:
+        """Action dimensions: real numbers of a continuous action, components of a discrete one."""
+        return len(self.low) if self.kind == "continuous" else len(self.choices)
+
+    @classmethod
+    def from_spec(cls, spec: TensorSpec, where: str) -> ActionSpace:
+        """Reads a group's action spec ``[*B, n_g, A_g]`` at its first agent."""
+        if isinstance(spec, Bounded) and spec.dtype.is_floating_point:
+            low, high = (
+                bound.expand(spec.shape).reshape(-1, *spec.shape[-2:]).cpu()
+                for bound in (spec.space.low, spec.space.high)
+            )
+            if not (low == low[:1, :1]).all() or not (high == high[:1, :1]).all():
+                raise ContractError(
+                    f"{where}: the agents of one group have different action bounds. Put agents "
+                    "with unequal spaces into different groups (env.group_map)."
+                )
+            return cls("continuous", tuple(low[0, 0].tolist()), tuple(high[0, 0].tolist()))
+        if isinstance(spec, (OneHot, Categorical)):
+            return cls("discrete", choices=(int(spec.space.n),))
+        if isinstance(spec, (MultiCategorical, MultiOneHot)):
+            nvec = spec.nvec.reshape(-1, spec.nvec.shape[-1])[0]
+            return cls("multi_discrete", choices=tuple(int(n) for n in nvec))
+        raise ContractError(
+            f"{where}: action spec {type(spec).__name__} with dtype {spec.dtype} is not supported. "
+            "Expected a bounded floating-point spec, Categorical, OneHot, MultiCategorical or "
+            "MultiOneHot."
+        )
+
+
+@dataclass(frozen=True)
+class AgentSpec:
+    """One agent: where its data stands, ``td[group, ...][..., index, :]``, and its spaces."""
+
+    name: str
+    group: str
+    index: int
+    observation_shape: tuple[int, ...]
+    action: ActionSpace
+
+
+@dataclass(frozen=True)
+class TeamSpec:
+    """What networks, engines and algorithms know of an environment, and nothing else.
+
+    The order of ``agents`` is *the* order of the team: joint observations, actions and
+    log-probabilities are sequences in this order.
+    """
+
+    agents: tuple[AgentSpec, ...]
+    state_dim: int | None = None
+
+    # ------------------------------------------------------------------ construction
+    @classmethod
+    def from_env(cls, env: EnvBase) -> TeamSpec:
+        """Reads the spec of an environment that keeps the data contract.
+
+        Args:
+            env: batched environment, ``batch_size [num_envs]``, with ``group_map``.
+
+        Raises:
+            ContractError: a group, key or space is missing or does not fit, and what to do.
+        """
+        group_map = getattr(env, "group_map", None)
+        if not group_map:
+            raise ContractError(
+                f"{type(env).__name__} has no group_map. Expected a dict from group name to the "
+                "names of its agents, such as {'agents': ['agent_0', 'agent_1']}."
+            )
+        observation_keys = set(env.observation_spec.keys(True, True))
+        action_keys = set(env.full_action_spec_unbatched.keys(True, True))
+        by_name: dict[str, AgentSpec] = {}
+        for group, names in group_map.items():
+            key, action_key = (group, "observation"), (group, "action")
+            if key not in observation_keys or action_key not in action_keys:
+                raise ContractError(
+                    f"group '{group}' of group_map lacks {key} or {action_key} in the specs; "
+                    f"found observations {sorted(map(str, observation_keys))} and actions "
+                    f"{sorted(map(str, action_keys))}."
+                )
+            shape = tuple(env.observation_spec[key].shape[env.batch_dims :])
+            if not shape or shape[0] != len(names):
+                raise ContractError(
+                    f"{key} has shape {shape} after the batch, expected "
+                    f"[{len(names)} agents, ...]: group_map['{group}'] = {list(names)}."
+                )
+            action = ActionSpace.from_spec(env.full_action_spec[action_key], str(action_key))
+            for index, name in enumerate(names):
+                by_name[name] = AgentSpec(name, group, index, shape[1:], action)
+        order = list(getattr(env, "agent_names", None) or by_name)
+        if sorted(order) != sorted(by_name):
+            raise ContractError(
+                f"agent_names {order} and the agents of group_map {sorted(by_name)} differ."
+            )
+        state_dim = None
+        if "state" in observation_keys:
+            state_dim = int(env.observation_spec["state"].shape[-1])
+        return cls(tuple(by_name[name] for name in order), state_dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for checkpoints; ``from_dict`` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TeamSpec:
+        """The inverse of ``to_dict``."""
+
+        def agent(entry: dict[str, Any]) -> AgentSpec:
+            action = {k: tuple(v) if k != "kind" else v for k, v in entry["action"].items()}
+            shape = tuple(entry["observation_shape"])
+            return AgentSpec(
+                entry["name"], entry["group"], entry["index"], shape, ActionSpace(**action)
+            )
+
+        return cls(tuple(agent(entry) for entry in values["agents"]), values["state_dim"])
+
+    # ------------------------------------------------------------------ the team
+    @property
+    def num_agents(self) -> int:
+        return len(self.agents)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Agent names in team order."""
+        return tuple(agent.name for agent in self.agents)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Group name to the team positions of its agents, in the order of the group's axis."""
+        members: dict[str, dict[int, int]] = {}
+        for position, agent in enumerate(self.agents):
+            members.setdefault(agent.group, {})[agent.index] = position
+        return {group: tuple(m[i] for i in sorted(m)) for group, m in members.items()}
+
+    @property
+    def critic_dim(self) -> int:
+        """Width of ``critic_input``: the state, or all observations side by side."""
+        if self.state_dim is not None:
+            return self.state_dim
+        return sum(torch.Size(agent.observation_shape).numel() for agent in self.agents)
+
+    # ------------------------------------------------------------------ reading a batch
+    def observation(self, data: TensorDictBase, agent: int) -> Tensor:
+        """Agent's observation ``[*B, O_i]``."""
+        spec = self.agents[agent]
+        return data.get((spec.group, "observation")).select(data.batch_dims, spec.index)
+
+    def action(self, data: TensorDictBase, agent: int) -> Tensor:
+        """Agent's action ``[*B, A_i]``."""
+        spec = self.agents[agent]
+        return data.get((spec.group, "action")).select(data.batch_dims, spec.index)
+
+    def joint_action(self, data: TensorDictBase) -> list[Tensor]:
+        """All agents' actions in team order, each ``[*B, A_i]``."""
+        return [self.action(data, agent) for agent in range(self.num_agents)]
+
+    def alive(self, data: TensorDictBase, agent: int) -> Tensor | None:
+        """Whether the agent lived before acting, ``[*B, 1]``; None where nobody dies."""
+        spec = self.agents[agent]
+        alive = data.get((spec.group, "alive"), None)
+        return None if alive is None else alive.select(data.batch_dims, spec.index)
+
+    def critic_input(self, data: TensorDictBase) -> Tensor:
+        """What a centralised critic sees, ``[*B, critic_dim]``.
+
+        The global state, or where the environment has none every agent's observation.
+        """
+        if self.state_dim is not None:
+            return data.get("state")
+        groups = (data.get((group, "observation")) for group in self.groups)
+        return torch.cat([group.flatten(data.batch_dims) for group in groups], dim=-1)
+
+    # ------------------------------------------------------------------ writing a batch
+    def write_actions(self, data: TensorDictBase, actions: Sequence[Tensor]) -> TensorDictBase:
+        """Writes ``actions`` (team order, each ``[*B, A_i]``) to every ``(group, "action")``."""
+        for group, members in self.groups.items():
+            stacked = torch.stack([actions[i] for i in members], dim=data.batch_dims)
+            data.set((group, "action"), stacked)
+        return data
+
+
+def check_team_env(env: EnvBase, steps: int = 3) -> TeamSpec:
+    """Verifies that ``env`` keeps the data contract, by its specs and by stepping it.
+
+    Args:
+        env: the environment; it is reset and stepped with random actions.
+        steps: vector steps taken.
+
+    Returns:
+        The environment's TeamSpec.
+
+    Raises:
+        ContractError: says which key, what it holds, what was expected, and what to do.
+    """
+    if len(env.batch_size) != 1 or env.batch_size[0] < 1:
+        raise ContractError(
+            f"batch_size is {list(env.batch_size)}, expected [num_envs] with num_envs >= 1. "
+            "Wrap a single environment in torchrl.envs.SerialEnv or ParallelEnv."
+        )
+    spec = TeamSpec.from_env(env)
+    with torch.no_grad():
+        data = env.reset()
+        _check_observations(data, spec, "reset")
+        for _ in range(steps):
+            data = env.rand_step(data)
+            _check_observations(data["next"], spec, "step")
+            _check_step(data["next"])
+            data = env.step_mdp(data)
+            done = data["done"] if "done" in data.keys() else None
+            if done is not None and bool(done.any()):
+                data.set("_reset", done)
+                data = env.reset(data)
+    return spec
+
+
+def _check_observations(data: TensorDictBase, spec: TeamSpec, when: str) -> None:
+    for group, members in spec.groups.items():
+        observation = data.get((group, "observation"))
+        expected = (*data.batch_size, len(members), *spec.agents[members[0]].observation_shape)
+        if tuple(observation.shape) != expected or observation.dtype != torch.float32:
+            raise ContractError(
+                f"{when}: ({group!r}, 'observation') is {observation.dtype} "
+                f"{list(observation.shape)}, expected torch.float32 {list(expected)}."
+            )
+        if not torch.isfinite(observation).all():
+            raise ContractError(f"{when}: ({group!r}, 'observation') holds NaN or infinity.")
+        alive = data.get((group, "alive"), None)
+        if alive is not None and tuple(alive.shape) != (*data.batch_size, len(members), 1):
+            raise ContractError(
+                f"{when}: ({group!r}, 'alive') has shape {list(alive.shape)}, expected "
+                f"{[*data.batch_size, len(members), 1]} (batch, agents, 1)."
+            )
+    if spec.state_dim is not None:
+        state = data.get("state")
+        if state is None or tuple(state.shape) != (*data.batch_size, spec.state_dim):
+            raise ContractError(
+                f"{when}: 'state' is {None if state is None else list(state.shape)}, expected "
+                f"{[*data.batch_size, spec.state_dim]}."
+            )
+
+
+def _check_step(data: TensorDictBase) -> None:
+    for key in ("reward", "done", "terminated", "truncated"):
+        value = data.get(key, None)
+        expected = (*data.batch_size, 1)
+        if value is None:
+            hint = {
+                "reward": "sum or average the agents' rewards into one team reward under "
+                "('next', 'reward')",
+                "truncated": "report the time limit as truncated, never as terminated "
+                "(torchrl.envs.StepCounter adds it)",
+            }.get(key, "add it to the env's done spec")
+            raise ContractError(f"step: ('next', {key!r}) is missing: {hint}.")
+        if tuple(value.shape) != expected:
+            raise ContractError(
+                f"step: ('next', {key!r}) has shape {list(value.shape)}, expected {list(expected)}."
+            )
+    if not torch.equal(data["done"], data["terminated"] | data["truncated"]):
+        raise ContractError(
+            "step: ('next', 'done') differs from terminated | truncated; make done their union."
+        )
