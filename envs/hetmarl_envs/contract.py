@@ -190,34 +190,36 @@ class TeamSpec:
         return sum(torch.Size(agent.observation_shape).numel() for agent in self.agents)
 
     # ------------------------------------------------------------------ reading a batch
-    def observation(self, data: TensorDictBase, agent: int) -> Tensor:
+    def observation(self, data: TensorDictBase, agent: int, key: str = "observation") -> Tensor:
         """Agent's observation ``[*B, O_i]``."""
         spec = self.agents[agent]
-        return data.get((spec.group, "observation")).select(data.batch_dims, spec.index)
+        return data.get((spec.group, key)).select(data.batch_dims, spec.index)
 
-    def action(self, data: TensorDictBase, agent: int) -> Tensor:
+    def action(self, data: TensorDictBase, agent: int, key: str = "action") -> Tensor:
         """Agent's action ``[*B, A_i]``."""
         spec = self.agents[agent]
-        return data.get((spec.group, "action")).select(data.batch_dims, spec.index)
+        return data.get((spec.group, key)).select(data.batch_dims, spec.index)
 
-    def joint_action(self, data: TensorDictBase) -> list[Tensor]:
+    def joint_action(self, data: TensorDictBase, key: str = "action") -> list[Tensor]:
         """All agents' actions in team order, each ``[*B, A_i]``."""
-        return [self.action(data, agent) for agent in range(self.num_agents)]
+        return [self.action(data, agent, key) for agent in range(self.num_agents)]
 
-    def alive(self, data: TensorDictBase, agent: int) -> Tensor | None:
+    def alive(self, data: TensorDictBase, agent: int, key: str = "alive") -> Tensor | None:
         """Whether the agent lived before acting, ``[*B, 1]``; None where nobody dies."""
         spec = self.agents[agent]
-        alive = data.get((spec.group, "alive"), None)
+        alive = data.get((spec.group, key), None)
         return None if alive is None else alive.select(data.batch_dims, spec.index)
 
-    def critic_input(self, data: TensorDictBase) -> Tensor:
+    def critic_input(
+        self, data: TensorDictBase, state: str = "state", observation: str = "observation"
+    ) -> Tensor:
         """What a centralised critic sees, ``[*B, critic_dim]``.
 
         The global state, or where the environment has none every agent's observation.
         """
         if self.state_dim is not None:
-            return data.get("state")
-        groups = (data.get((group, "observation")) for group in self.groups)
+            return data.get(state)
+        groups = (data.get((group, observation)) for group in self.groups)
         return torch.cat([group.flatten(data.batch_dims) for group in groups], dim=-1)
 
     # ------------------------------------------------------------------ writing a batch

@@ -1,0 +1,119 @@
+"""How a team is updated from replay: the critic, then one agent after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from hetmarl.engines.randomness import UpdateRandomness
+from hetmarl.engines.step import GradientStep
+from hetmarl.networks.actors import NoiseLike, Sample
+from hetmarl.objectives.hasac import frozen
+
+
+def sequential_update(
+    order: Sequence[int],
+    samples: Sequence[Sample],
+    update: Callable[[int, Sequence[Tensor]], None],
+    resample: Callable[[int], Tensor],
+) -> None:
+    """Updates agents one after another, each against its already updated predecessors.
+
+    Agent iₘ sees a^{i₁:ₘ₋₁} from the *new* policies of its predecessors, its own action with
+    gradient, and a^{iₘ₊₁:ₙ} from the current policies of those to come: the advantage
+    decomposition's order (Kuba et al. 2022, arXiv 2109.11251, lemma 1; algorithms HADDPG, HATD3,
+    HASAC).
+
+    Args:
+        order: the agents' permutation.
+        samples: every agent's action ``[B, A_i]``, with gradient, drawn before any update.
+        update: ``update(agent, joint_action)`` moves that agent's parameters alone.
+        resample: ``resample(agent)`` draws its action again, from the updated policy.
+    """
+    joint = [sample.action.detach() for sample in samples]
+    for agent in order:
+        joint[agent] = samples[agent].action
+        update(agent, joint)
+        if agent != order[-1]:  # nobody follows the last
+            with torch.no_grad():
+                joint[agent] = resample(agent)
+
+
+class OffPolicyLoss(Protocol):
+    """What the engine needs of a loss; ``hetmarl.objectives.HASACLoss`` is one."""
+
+    critic: nn.Module
+    target_critic: nn.Module
+
+    def qvalue(self, data: TensorDictBase, noise: NoiseLike) -> tuple[Tensor, Tensor]: ...
+    def sample(self, data: TensorDictBase, agent: int, noise: NoiseLike) -> Sample: ...
+    def actor(
+        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], log_prob: Tensor
+    ) -> Tensor: ...
+    def temperature(self, data: TensorDictBase, log_probs: Sequence[Tensor]) -> Tensor: ...
+    def alive(self, data: TensorDictBase, agent: int) -> Tensor | None: ...
+
+
+class OffPolicyEngine:
+    """One gradient step of everybody: critic, actors in a fresh random order, temperatures, target.
+
+    Args:
+        loss: the algorithm's losses.
+        critic_step: descends the critic's loss.
+        actor_steps: one per agent, in team order.
+        temperature_step: descends the temperatures' loss; None: they are fixed.
+        polyak: share of the critic that its target takes over per gradient step, typically .005.
+    """
+
+    def __init__(
+        self,
+        loss: OffPolicyLoss,
+        critic_step: GradientStep,
+        actor_steps: Sequence[GradientStep],
+        temperature_step: GradientStep | None = None,
+        polyak: float = 0.005,
+    ) -> None:
+        self.loss = loss
+        self.critic_step = critic_step
+        self.actor_steps = actor_steps
+        self.temperature_step = temperature_step
+        self._critic = list(loss.critic.parameters())
+        self._target = list(loss.target_critic.parameters())
+        self._move_target = get_ema_multi_avg_fn(1 - polyak)
+
+    def update(self, data: TensorDictBase, randomness: UpdateRandomness) -> dict[str, Tensor]:
+        """One gradient step from a replay batch ``[B]``.
+
+        Returns:
+            Detached scalars: ``loss_qvalue``, ``q_mean``, ``loss_actor/<i>``, ``entropy/<i>``.
+        """
+        loss, noise = self.loss, randomness.noise
+        loss_q, q_mean = loss.qvalue(data, noise)
+        self.critic_step(loss_q)
+        metrics = {"loss_qvalue": loss_q.detach(), "q_mean": q_mean}
+
+        samples = [loss.sample(data, i, noise) for i in range(len(self.actor_steps))]
+
+        def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
+            loss_actor = loss.actor(data, agent, joint_action, samples[agent].log_prob)
+            self.actor_steps[agent](loss_actor)
+            metrics[f"loss_actor/{agent}"] = loss_actor.detach()
+            metrics[f"entropy/{agent}"] = -samples[agent].log_prob.detach().mean()
+
+        with frozen(loss.critic):
+            sequential_update(
+                randomness.order(len(samples)),
+                samples,
+                update_actor,
+                lambda agent: loss.sample(data, agent, noise).action,
+            )
+        if self.temperature_step is not None:
+            self.temperature_step(loss.temperature(data, [s.log_prob for s in samples]))
+        with torch.no_grad():
+            self._move_target(self._target, self._critic, 0)  # type: ignore[arg-type]
+        return metrics

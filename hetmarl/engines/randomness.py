@@ -1,0 +1,63 @@
+"""Random numbers that need no saving: each stream is a function of where it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def stable_seed(*where: int | str) -> int:
+    """A 63-bit seed from its arguments, equal in every process and every Python."""
+    digest = hashlib.blake2b(repr(where).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def stream(*where: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator seeded by ``stable_seed``, such as ``stream(seed, iteration, "act")``."""
+    return torch.Generator(device).manual_seed(stable_seed(*where))
+
+
+class UpdateRandomness:
+    """The random numbers of one iteration's updates.
+
+    What all processes must agree on (the order of the agents) comes from a common stream; noise
+    comes from one stream per *shard*. A process has one shard, its rank. One process that lists
+    several visits the same numbers on their concatenated batches, which is how the equality of one
+    and many processes is tested.
+
+    Args:
+        seed: the run's.
+        iteration: counted in training steps.
+        shards: ranks whose rows, in equal parts, make up the batch.
+        device: of the noise.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        iteration: int,
+        shards: Sequence[int] = (0,),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._common = stream(seed, iteration, "common")
+        self._shards = [stream(seed, iteration, "shard", rank, device=device) for rank in shards]
+
+    def order(self, count: int) -> list[int]:
+        """A fresh permutation of ``count`` agents, the same in all processes."""
+        return torch.randperm(count, generator=self._common).tolist()
+
+    def noise(self, like: Tensor) -> Tensor:
+        """Standard normal noise like ``like [B, ...]``, its rows drawn shard by shard."""
+        rows, rest = divmod(like.shape[0], len(self._shards))
+        if rest:
+            raise ValueError(f"{like.shape[0]} rows do not split into {len(self._shards)} shards.")
+        parts = [
+            torch.randn(
+                (rows, *like.shape[1:]), generator=shard, dtype=like.dtype, device=like.device
+            )
+            for shard in self._shards
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,51 @@
+"""One gradient step of one agent or critic, over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hetmarl.objectives.reduce import Reduce, identity
+
+
+class GradientStep:
+    """Descends a loss in its own parameters and touches no others.
+
+    The gradients of these parameters alone are computed, averaged over the processes as one flat
+    tensor, clipped, and applied.
+
+    Args:
+        parameters: those of the agent or critic.
+        optimizer: over the same parameters.
+        reduce: averages over the processes; ``identity`` in one process.
+        max_grad_norm: bound on the gradient's norm after averaging; None: no clipping.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        optimizer: Optimizer,
+        reduce: Reduce = identity,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.optimizer = optimizer
+        self.reduce = reduce
+        self.max_grad_norm = max_grad_norm
+
+    def __call__(self, loss: Tensor) -> None:
+        """One step down ``loss`` (scalar)."""
+        gradients = torch.autograd.grad(loss, self.parameters)
+        if self.reduce is not identity:
+            flat = self.reduce(torch.cat([g.reshape(-1) for g in gradients]))
+            parts = flat.split([g.numel() for g in gradients])
+            gradients = tuple(p.view_as(g) for p, g in zip(parts, gradients, strict=True))
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
