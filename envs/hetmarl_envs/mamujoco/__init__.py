@@ -1,0 +1,52 @@
+"""Multi-agent MuJoCo: bodies whose joints are divided among agents.
+
+``import hetmarl_envs.mamujoco`` imports no simulator; making an environment does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hetmarl_envs.mamujoco.tasks import parse_task, tasks
+from hetmarl_envs.registry import Family
+
+if TYPE_CHECKING:
+    from hetmarl_envs.mamujoco.env import MAMuJoCoEnv
+
+__all__ = ["FAMILY", "MAMuJoCoEnv", "make", "tasks"]
+
+
+def make(
+    task: str,
+    *,
+    num_envs: int = 1,
+    seed: int = 0,
+    device: torch.device | str | None = "cpu",
+    **options: Any,
+) -> MAMuJoCoEnv:
+    """The environment of a task such as ``"halfcheetah_2x3"``; options as in ``MAMuJoCoEnv``."""
+    scenario, factorization = parse_task(task)
+    from hetmarl_envs.mamujoco.env import MAMuJoCoEnv
+
+    return MAMuJoCoEnv(
+        scenario, factorization, num_envs=num_envs, seed=seed, device=device, **options
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MAMuJoCoEnv":
+        from hetmarl_envs.mamujoco.env import MAMuJoCoEnv
+
+        return MAMuJoCoEnv
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+FAMILY = Family(
+    name="mamujoco",
+    make=make,
+    tasks=tasks,
+    requires=("mujoco", "gymnasium", "gymnasium_robotics"),
+    install="pip install 'mujoco>=4' gymnasium-robotics",
+)
