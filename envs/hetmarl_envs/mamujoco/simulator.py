@@ -139,9 +139,10 @@ class Simulator:
         """Advances all simulations by ``substeps`` calls of ``mj_step``."""
         self._check(self._library.mjb_step(self._batch, None, self.num_envs, substeps, 0))
         if self._after_step is not None:
-            self._check(
-                self._library.mjb_apply(self._batch, None, self.num_envs, self._after_step, None, 0)
-            )
+            function, n = self._after_step, self.num_envs
+            self._check(self._library.mjb_apply(self._batch, None, n, function, None, 0))
+            # mjb_apply does not copy derived fields out; a forward pass without a stage only does
+            self._check(self._library.mjb_forward(self._batch, None, n, 0))
 
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
         """Starts simulations ``ids [n]`` (int32, rising) at ``qpos [n, nq]``, ``qvel [n, nv]``."""
