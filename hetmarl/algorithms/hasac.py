@@ -1,0 +1,164 @@
+"""HASAC: heterogeneous-agent soft actor-critic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hetmarl.data.replay_data import ReplayBatch
+from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
+from hetmarl.lightning.module import TeamModule, adam, seeded
+from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.objectives import HASACLoss
+
+
+@dataclass
+class HASACConfig:
+    """Hyperparameters of HASAC; defaults are HARL's tuned ones for HalfCheetah 2x3."""
+
+    gamma: float = 0.99
+    """Discount per step, in (0, 1]; typically .95 to .995."""
+    n_step: int = 10
+    """Steps of a transition, stopping at episode ends; 1 to 25 (HARL: 5 Ant, 10 HalfCheetah)."""
+    batch_size: int = 1000
+    """Transitions per gradient step and process; 256 to 2200."""
+    updates_per_step: float = 1.0
+    """Gradient steps per vector step; below 1 the remainder is carried over. .05 to 4."""
+    actor_lr: float = 1e-3
+    """Adam's learning rate of each actor; 3e-4 to 1e-3."""
+    critic_lr: float = 1e-3
+    """Adam's learning rate of the critic; 3e-4 to 1e-3."""
+    polyak: float = 0.005
+    """Share of the critic that its target takes over per gradient step, in (0, 1]."""
+    auto_alpha: bool = True
+    """Adapt each agent's and the joint temperature to its target entropy."""
+    alpha: float = 1.0
+    """Temperature; the initial one if it is adapted. HARL: 1 adapted, .2 or .001 fixed."""
+    alpha_lr: float = 3e-4
+    """Adam's learning rate of the temperatures."""
+    target_entropy_scale: float = 1.0
+    """Target entropy −scale·(action dimensions), in nats."""
+    max_grad_norm: float | None = None
+    """Bound on each actor's and the critic's gradient norm; None: no clipping, as HARL."""
+
+    def __post_init__(self) -> None:
+        positive = ("n_step", "batch_size", "updates_per_step", "actor_lr", "critic_lr", "alpha")
+        for name in (*positive, "alpha_lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"algo.{name}={getattr(self, name)}: expected more than 0.")
+        for name in ("gamma", "polyak"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"algo.{name}={getattr(self, name)}: expected 0 < {name} <= 1.")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ConfigError(
+                f"algo.max_grad_norm={self.max_grad_norm}: expected more than 0, or null for none."
+            )
+
+
+class HASAC(TeamModule):
+    """Maximum-entropy cooperative learning of unequal agents, off policy and one after another.
+
+    Each gradient step fits a joint soft Q-function, then goes through the agents in a fresh random
+    order; agent iₘ ascends
+
+        E[min Q(s, a^{i₁:ₘ₋₁}, aⁱᵐ, a^{iₘ₊₁:ₙ}) − αⁱᵐ·log πⁱᵐ(aⁱᵐ|oⁱᵐ)],  aⁱᵐ ~ πⁱᵐ
+
+    with its predecessors' actions re-sampled from their updated policies (Liu et al. 2024,
+    arXiv 2306.10715, algorithm 1). The equations stand in ``hetmarl.objectives.HASACLoss``, the
+    order of updates in ``hetmarl.engines.OffPolicyEngine``.
+
+    Use with ``hetmarl.data.ReplayData``, whose batches are ``ReplayBatch``.
+
+    Args:
+        spec: the team, from ``TeamSpec.from_env(env)``.
+        config: hyperparameters.
+        network: sizes of actors and critic.
+        seed: of the initial weights and the updates.
+
+    Raises:
+        ConfigError: an agent's action space is not continuous.
+    """
+
+    update_debt: Tensor
+
+    def __init__(
+        self,
+        spec: TeamSpec,
+        config: HASACConfig | None = None,
+        network: NetworkConfig | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(spec, seed)
+        self.config = config or HASACConfig()
+        network = network or NetworkConfig()
+        self.save_hyperparameters(
+            {
+                "algorithm": "hasac",
+                "spec": spec.to_dict(),
+                "config": asdict(self.config),
+                "network": network.to_dict(),
+                "seed": seed,
+            }
+        )
+        with seeded(seed, "weights"):
+            policy = TeamPolicy(spec, network)
+            critic = TwinQ(spec, network)
+        self.loss = HASACLoss(
+            policy,
+            critic,
+            gamma=self.config.gamma,
+            alpha=self.config.alpha,
+            auto_alpha=self.config.auto_alpha,
+            target_entropy_scale=self.config.target_entropy_scale,
+        )
+        self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def policy(self) -> TeamPolicy:  # type: ignore[override]
+        """The team's actors."""
+        return self.loss.policy
+
+    def optimizers_of_team(self) -> list[Optimizer]:
+        """The critic's, the actors' in team order, the temperatures'."""
+        config, loss = self.config, self.loss
+        loss.reduce = self.reduce
+
+        def step(parameters: list[nn.Parameter], lr: float, norm: float | None) -> GradientStep:
+            return GradientStep(parameters, adam(lr)(parameters), self.reduce, norm)
+
+        norm = config.max_grad_norm
+        critic = step(list(loss.critic.parameters()), config.critic_lr, norm)
+        actors = [step(list(a.parameters()), config.actor_lr, norm) for a in loss.policy.actors]
+        temperatures = None
+        if config.auto_alpha:
+            logs = [*loss.log_alpha, loss.log_alpha_joint]
+            temperatures = step(logs, config.alpha_lr, None)
+        self.engine = OffPolicyEngine(loss, critic, actors, temperatures, config.polyak)
+        steps = [critic, *actors, *([temperatures] if temperatures else [])]
+        return [s.optimizer for s in steps]
+
+    def learn(self, batch: ReplayBatch, randomness: UpdateRandomness) -> dict[str, Tensor]:
+        """As many gradient steps as the collected vector steps are worth."""
+        config = self.config
+        self.update_debt += batch.learning_steps * config.updates_per_step
+        updates = int(self.update_debt)
+        self.update_debt -= updates
+        totals: dict[str, Tensor] = {}
+        for _ in range(updates):
+            data = batch.sample(config.batch_size, n_step=config.n_step, gamma=config.gamma)
+            for name, value in self.engine.update(data, randomness).items():
+                totals[name] = totals[name] + value if name in totals else value
+        metrics: dict[str, Any] = {name: total / updates for name, total in totals.items()}
+        for i, agent in enumerate(self.spec.names):
+            for quantity in ("loss_actor", "entropy"):
+                if updates:
+                    metrics[f"{quantity}/{agent}"] = metrics.pop(f"{quantity}/{i}")
+            metrics[f"alpha/{agent}"] = self.loss.log_alpha[i].detach().exp()
+        metrics["alpha/joint"] = self.loss.log_alpha_joint.detach().exp()
+        return metrics

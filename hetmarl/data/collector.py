@@ -1,0 +1,153 @@
+"""Steps a batched environment with a policy, chunk by chunk, resumably."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+
+from hetmarl.engines.randomness import stable_seed
+from hetmarl.networks.policy import TeamPolicy
+
+
+@dataclass
+class Episodes:
+    """Episodes that ended: the team's undiscounted returns and lengths in steps, each ``[N]``."""
+
+    returns: Tensor
+    lengths: Tensor
+
+
+class TeamCollector:
+    """Collects chunks ``[num_envs, T]`` that continue one another across episode ends.
+
+    TorchRL's ``Collector`` runs these environments and policies as well; this one can be saved in
+    the middle of an episode and taken up again (theirs cannot: its carrier and the environment's
+    state are not in its ``state_dict``), and draws from streams that are functions of (seed, chunk),
+    so that nothing else in the process can change what is collected.
+
+    Args:
+        env: batched, ``batch_size [num_envs]``.
+        policy: the modules being trained; read, never copied.
+        seed: of the acting noise.
+        rank: this process's; every process acts with other noise.
+    """
+
+    def __init__(self, env: EnvBase, policy: TeamPolicy, *, seed: int, rank: int = 0) -> None:
+        self.env, self.policy, self.spec = env, policy, policy.spec
+        self.seed, self.rank = seed, rank
+        self.num_envs: int = env.batch_size[0]
+        self._carrier = env.reset()
+        self._carrier["is_init"] = torch.ones_like(self._carrier["done"])
+        self._returns = torch.zeros(self.num_envs, device=self._carrier["done"].device)
+        self._lengths = torch.zeros_like(self._returns, dtype=torch.long)
+
+    @torch.no_grad()
+    def collect(self, steps: int, chunk: int, *, random: bool = False) -> tuple[TensorDict, Episodes]:
+        """Takes ``steps`` vector steps.
+
+        Args:
+            steps: length T of the chunk.
+            chunk: its number in the run, which its random numbers follow from.
+            random: uniform actions instead of the policy's.
+
+        Returns:
+            The chunk ``[num_envs, T]``, keys as in ``hetmarl_envs.contract`` with ``is_init``, and
+            the episodes that ended in it.
+        """
+        policy = self.policy
+        device = self._carrier["done"].device
+        generator = torch.Generator(device)
+        generator.manual_seed(stable_seed(self.seed, "act", chunk, self.rank))
+
+        def noise(like: Tensor) -> Tensor:
+            return torch.empty_like(like).normal_(generator=generator)
+
+        data, returns, lengths = [], [], []
+        policy_noise, policy.noise = policy.noise, noise
+        try:
+            with set_exploration_type(ExplorationType.RANDOM):
+                for _ in range(steps):
+                    carrier = self._carrier
+                    if random:
+                        write_random_actions(carrier, self.spec, generator)
+                    else:
+                        policy(carrier)
+                    stepped, following = self.env.step_and_maybe_reset(carrier)
+                    data.append(stepped)
+                    after = stepped.get("next")
+                    done = after.get("done").squeeze(-1)
+                    self._returns += after.get("reward").squeeze(-1)
+                    self._lengths += 1
+                    if done.any():
+                        returns.append(self._returns[done])
+                        lengths.append(self._lengths[done])
+                        self._returns[done] = 0.0
+                        self._lengths[done] = 0
+                    following.set("is_init", done.unsqueeze(-1))
+                    self._carrier = following
+        finally:
+            policy.noise = policy_noise
+        ended = Episodes(
+            torch.cat(returns) if returns else self._returns[:0],
+            torch.cat(lengths) if lengths else self._lengths[:0],
+        )
+        return torch.stack(data, dim=1), ended  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moment between two chunks: tensors and plain values only.
+
+        Raises:
+            ConfigError: the environment cannot save its state.
+        """
+        if not hasattr(self.env, "runtime_state"):
+            raise ConfigError(
+                f"{type(self.env).__name__} has no runtime_state(), so that a run on it cannot be "
+                "resumed exactly. Give it runtime_state() and load_runtime_state(state), see "
+                "docs/howto/custom_environment.md, or set checkpoint.exact=false."
+            )
+        return {
+            "env": self.env.runtime_state(),
+            "carrier": {".".join(_path(key)): value.clone() for key, value in _leaves(self._carrier)},
+            "returns": self._returns.clone(),
+            "lengths": self._lengths.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes back to the moment of ``state_dict``."""
+        self.env.load_runtime_state(state["env"])
+        values = {tuple(name.split(".")): value for name, value in state["carrier"].items()}
+        device = self._returns.device
+        self._carrier = TensorDict({}, self.env.batch_size, device=self._carrier.device)
+        for key, value in values.items():
+            self._carrier.set(key, value.to(device))
+        self._returns = state["returns"].to(device)
+        self._lengths = state["lengths"].to(device)
+
+
+def write_random_actions(
+    data: TensorDictBase, spec: TeamSpec, generator: torch.Generator | None = None
+) -> TensorDictBase:
+    """Uniform actions within every agent's bounds, written to ``data [*B]``."""
+    actions = []
+    for agent in range(spec.num_agents):
+        space = spec.agents[agent].action
+        like = spec.observation(data, agent)
+        low, high = like.new_tensor(space.low), like.new_tensor(space.high)
+        share = like.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
+        actions.append(low + (high - low) * share)
+    return spec.write_actions(data, actions)
+
+
+def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
+
+
+def _leaves(data: TensorDictBase) -> list[tuple[str | tuple[str, ...], Tensor]]:
+    return list(data.items(True, True))

@@ -1,0 +1,286 @@
+"""The off-policy DataModule: environments, collector and replay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from tensordict import TensorDict
+from torchrl.envs import EnvBase
+
+from hetmarl.data.collector import Episodes, TeamCollector
+from hetmarl.data.replay import Replay
+from hetmarl.engines.randomness import stable_seed, stream
+from hetmarl.guards import check_finite_data
+from hetmarl.lightning.exact import RESUME_KEY, gather_ranks, random_state, set_random_state
+
+MakeEnv = Callable[..., EnvBase]
+"""``make_env(num_envs=..., seed=..., device=...)``."""
+
+
+@dataclass
+class ReplayDataConfig:
+    """Collection into replay; defaults are HARL's."""
+
+    frames_per_batch: int = 1000
+    """Frames per iteration and process, rounded up to whole vector steps; 1 to 10,000."""
+    warmup_frames: int = 10_000
+    """Frames of uniform random actions before learning, over all processes; 0 to 100,000."""
+    buffer_size: int = 1_000_000
+    """Frames that each process samples from; 100,000 to 1,000,000."""
+    storage: str = "disk"
+    """Replay memory-mapped in the run's directory ("disk"), or in "memory" and copied whole into
+    every exact checkpoint; always in memory where there is no directory."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("frames_per_batch", 1), ("warmup_frames", 0), ("buffer_size", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"data.{name}={getattr(self, name)}: expected a number of frames of at least "
+                    f"{least}."
+                )
+        if self.storage not in ("disk", "memory"):
+            raise ConfigError(f"data.storage='{self.storage}': expected 'disk' or 'memory'.")
+
+
+@dataclass
+class ReplayBatch:
+    """What one training iteration gets.
+
+    Args:
+        frames: collected in this iteration, over all processes.
+        learning_steps: vector steps that gradient steps are due for; 0 during warm-up.
+        sample: ``sample(batch_size, n_step=, gamma=) -> TensorDict [B]``, on the trainer's device.
+        episodes: those that ended in this iteration, in this process.
+    """
+
+    frames: int
+    learning_steps: int
+    sample: Callable[..., TensorDict]
+    episodes: Episodes
+
+
+class ReplayData(LightningDataModule):
+    """Environments stepped by the module's own policy, and a replay to learn from.
+
+    The LightningModule needs an attribute ``policy`` (a ``TeamPolicy``). Everything is built when
+    training starts: only then is the module on its device, its checkpoint loaded. Its checkpoint
+    state is exact: environments in the middle of an episode, counters, replay.
+
+    Args:
+        make_env: ``make_env(num_envs=, seed=, device=)``, such as
+            ``functools.partial(hetmarl.make_env, "mamujoco/halfcheetah_2x3")``.
+        num_envs: sub-environments per process.
+        total_frames: where training ends, over all processes; rounded up to whole iterations.
+        seed: of environments, acting and sampling.
+        config: see ``ReplayDataConfig``.
+        eval_episodes: per evaluation, each on its own sub-environment; 0: no evaluation.
+        checkpoint_frames: frames between two checkpoints at most, over all processes; None: as
+            if there were none before the end.
+        directory: for the memory-mapped replay; None: in memory.
+        env_device: where the environments compute.
+    """
+
+    def __init__(
+        self,
+        make_env: MakeEnv,
+        *,
+        num_envs: int,
+        total_frames: int,
+        seed: int = 0,
+        config: ReplayDataConfig | None = None,
+        eval_episodes: int = 20,
+        checkpoint_frames: int | None = None,
+        directory: str | Path | None = None,
+        env_device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        for name, value in (("num_envs", num_envs), ("total_frames", total_frames)):
+            if value < 1:
+                raise ConfigError(f"{name}={value}: expected a whole number of at least 1.")
+        self.make_env = make_env
+        self.num_envs, self.total_frames, self.seed = num_envs, total_frames, seed
+        self.config = config or ReplayDataConfig()
+        self.eval_episodes = eval_episodes
+        self.checkpoint_frames = checkpoint_frames
+        self.directory = None if directory is None else Path(directory)
+        self.env_device = env_device
+        self.steps_per_batch = math.ceil(self.config.frames_per_batch / num_envs)
+        self.iteration = 0
+        """Iterations collected so far."""
+        self._collector: TeamCollector | None = None
+        self.replay: Replay | None = None
+        self._eval_env: EnvBase | None = None
+        self._resume: dict[str, Any] | None = None
+
+    # ------------------------------------------------------------------ counting
+    @property
+    def frames_per_iteration(self) -> int:
+        """Frames per iteration over all processes."""
+        return self.steps_per_batch * self.num_envs * self._world
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations to ``total_frames``."""
+        return math.ceil(self.total_frames / self.frames_per_iteration)
+
+    @property
+    def _world(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    # ------------------------------------------------------------------ training
+    def train_dataloader(self) -> ReplayLoader:
+        """The iterations of the run; its length is what Lightning's progress goes by."""
+        return ReplayLoader(self)
+
+    def _start(self) -> TeamCollector:
+        """Builds environments and collector, or takes them up from the checkpoint."""
+        if self._collector is not None:
+            return self._collector
+        assert self.trainer is not None
+        rank = self._rank
+        env = self.make_env(
+            num_envs=self.num_envs,
+            seed=stable_seed(self.seed, "train", rank) % 2**31,
+            device=self.env_device,
+        )
+        policy = self.trainer.lightning_module.policy
+        if TeamSpec.from_env(env) != policy.spec:
+            raise ConfigError(
+                "the environment of the DataModule and the one that the algorithm was made for "
+                f"differ: {TeamSpec.from_env(env)} and {policy.spec}."
+            )
+        self._collector = TeamCollector(env, policy, seed=self.seed, rank=rank)
+        if self._resume is not None:
+            self.iteration = self._resume["iteration"]
+            ranks = self._resume["ranks"]
+            if len(ranks) != self._world:
+                raise ConfigError(
+                    f"the checkpoint was written by {len(ranks)} processes, this run has "
+                    f"{self._world}. Resume with the same trainer.devices."
+                )
+            self._collector.load_state_dict(ranks[rank]["collector"])
+            set_random_state(ranks[rank]["random"])
+        return self._collector
+
+    def _start_replay(self, chunk: TensorDict, spec: TeamSpec) -> Replay:
+        """The replay, or the checkpoint's taken up again."""
+        interval = self.num_iterations  # no checkpoints in between: the run's whole length
+        if self.checkpoint_frames is not None:
+            interval = math.ceil(self.checkpoint_frames / self.frames_per_iteration)
+        directory = None
+        if self.directory is not None and self.config.storage == "disk":
+            directory = self.directory / f"rank{self._rank}"
+        replay = Replay(
+            chunk,
+            spec,
+            self.config.buffer_size,
+            # one iteration more: the checkpoint of an interval is written after its end
+            spare=self.steps_per_batch * (interval + 1),
+            directory=directory,
+            keep=self._resume is not None,
+        )
+        if self._resume is not None:
+            replay.load_state_dict(self._resume["ranks"][self._rank]["replay"])
+        return replay
+
+    def collect(self) -> ReplayBatch:
+        """One iteration's frames into the replay."""
+        collector = self._start()
+        steps = self.steps_per_batch
+        before = self.iteration * self.frames_per_iteration
+        warmup = before < self.config.warmup_frames
+        chunk, episodes = collector.collect(steps, self.iteration, random=warmup)
+        check_finite_data(chunk, collector.spec, before)
+        if self.replay is None:
+            self.replay = self._start_replay(chunk, collector.spec)
+        self.replay.extend(chunk)
+        generator = stream(self.seed, "replay", self.iteration, self._rank)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        self.iteration += 1
+        return ReplayBatch(
+            frames=self.frames_per_iteration,
+            learning_steps=0 if warmup else steps,
+            sample=partial(_sample, self.replay, generator, device),
+            episodes=episodes,
+        )
+
+    # ------------------------------------------------------------------ evaluation
+    def val_dataloader(self) -> list[int]:
+        """One validation batch: the module asks ``eval_env`` for the episodes."""
+        return [0] if self.eval_episodes else []
+
+    def eval_env(self) -> EnvBase:
+        """``eval_episodes`` sub-environments, the same starts at every evaluation."""
+        seed = stable_seed(self.seed, "evaluation") % 2**31
+        if self._eval_env is None:
+            self._eval_env = self.make_env(
+                num_envs=self.eval_episodes, seed=seed, device=self.env_device
+            )
+        self._eval_env.set_seed(seed)
+        return self._eval_env
+
+    # ------------------------------------------------------------------ exact resume
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what only exact resume needs; ``ExactCheckpointIO`` puts it beside the file."""
+        if self._collector is None or self.replay is None:
+            return
+        mine = {
+            "collector": self._collector.state_dict(),
+            "replay": self.replay.state_dict(),
+            "random": random_state(),
+        }
+        checkpoint[RESUME_KEY] = {"iteration": self.iteration, "ranks": gather_ranks(mine)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the resume state until training starts."""
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self._resume = checkpoint.get(RESUME_KEY)
+        if self._resume is None:
+            raise ConfigError(
+                "this checkpoint holds no resume state (last.ckpt does, best.ckpt does not). "
+                "Resume from last.ckpt, or load its weights with hetmarl.load_policy."
+            )
+
+    def teardown(self, stage: str) -> None:
+        """Closes the environments."""
+        if stage == "fit":
+            envs = (self._collector.env if self._collector else None, self._eval_env)
+            for env in envs:
+                if env is not None and not env.is_closed:
+                    env.close()
+
+
+class ReplayLoader:
+    """An iterable of known length: without one Lightning would collect a batch ahead."""
+
+    def __init__(self, data: ReplayData) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.num_iterations
+
+    def __iter__(self) -> Iterator[ReplayBatch]:
+        self.data._start()
+        while self.data.iteration < len(self):
+            yield self.data.collect()
+
+
+def _sample(
+    replay: Replay, generator: torch.Generator, device: torch.device, batch_size: int, **how: Any
+) -> TensorDict:
+    return replay.sample(batch_size, generator=generator, **how).to(device)

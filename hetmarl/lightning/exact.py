@@ -1,0 +1,198 @@
+"""Checkpoints that are safe to share, and what exact resume needs beside them.
+
+``last.ckpt`` and ``best.ckpt`` hold tensors and plain values only. What only a resumed run needs
+(environments in mid-episode, random states, the replay's counters) goes into a companion file,
+written first; ``last.ckpt`` names it by iteration and hash and replaces its predecessor in one
+atomic rename. Killed at any moment, the directory holds one complete generation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hetmarl_envs.errors import HetmarlError
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+RESUME_KEY = "hetmarl_resume"
+COMPANION_KEY = "hetmarl_companion"
+COMPANIONS = "resume"
+
+
+class CheckpointError(HetmarlError):
+    """A checkpoint that cannot be written or read safely."""
+
+
+class ExactCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint plugin for plain, atomic checkpoints with a companion.
+
+    Args:
+        exact: file names that get a companion; the others lose the resume state.
+    """
+
+    def __init__(self, exact: tuple[str, ...] = ("last.ckpt",)) -> None:
+        super().__init__()
+        self.exact = exact
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Writes companion, then checkpoint, each whole or not at all.
+
+        Raises:
+            CheckpointError: something is no tensor and no plain value; names where it stands.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resume = checkpoint.pop(RESUME_KEY, None)
+        companion: Path | None = None
+        if resume is not None and path.name in self.exact:
+            data = plain_bytes(resume, RESUME_KEY)
+            digest = hashlib.sha256(data).hexdigest()
+            name = f"{path.stem}-{resume['iteration']:09d}-{digest[:16]}.pt"
+            companion = path.parent / COMPANIONS / name
+            companion.parent.mkdir(exist_ok=True)
+            write_atomically(companion, data)
+            checkpoint[COMPANION_KEY] = {"file": name, "sha256": digest}
+        write_atomically(path, plain_bytes(checkpoint, "checkpoint"))
+        if companion is not None:
+            for stale in companion.parent.glob(f"{path.stem}-*"):
+                if stale != companion:
+                    stale.unlink()
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable | None = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, and its companion where it has one.
+
+        Raises:
+            CheckpointError: missing, corrupt, or holds more than tensors and plain values.
+        """
+        path = Path(path)
+        checkpoint = load_plain(path)
+        named = checkpoint.get(COMPANION_KEY)
+        companion = named and path.parent / COMPANIONS / named["file"]
+        if companion and companion.exists():
+            data = companion.read_bytes()
+            if hashlib.sha256(data).hexdigest() != named["sha256"]:
+                raise CheckpointError(f"{companion} is corrupt: its hash is not the one in {path}.")
+            checkpoint[RESUME_KEY] = load_plain(companion)
+        return checkpoint
+
+
+def plain_bytes(value: Any, name: str) -> bytes:
+    """``value`` as torch writes it, proven to load with ``weights_only=True``."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True, map_location="cpu")
+    except Exception as error:
+        where, found = _first_object(value, name)
+        raise CheckpointError(
+            f"the checkpoint would hold an object of type {found} at {where}. Expected tensors and "
+            "plain values only (numbers, strings, lists, dicts), so that it is safe to share: "
+            "convert it in the state_dict of the module or callback that puts it there."
+        ) from error
+    return buffer.getvalue()
+
+
+def load_plain(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, by ``torch.load(weights_only=True)`` on the CPU.
+
+    Raises:
+        CheckpointError: missing, corrupt, or holds more than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}.")
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        if "Weights only" not in str(error):
+            raise CheckpointError(f"{path} is corrupt or no checkpoint: {error}") from error
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values; loading it could run code of its "
+            "author's, so it is refused. hetmarl's own checkpoints never do."
+        ) from error
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is corrupt or no checkpoint ({type(error).__name__}: {error})."
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces ``path`` by ``data``, on disk before the name changes."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    if os.name == "posix":  # the rename itself
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def gather_ranks(mine: Any) -> list[Any]:
+    """Every process's object, in order of rank; Lightning saves rank 0's alone."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [mine]
+    gathered: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(gathered, mine)
+    return gathered
+
+
+def random_state() -> dict[str, Any]:
+    """The global random states of torch, numpy and Python, for user code that draws from them."""
+    algorithm, keys, position, has_gauss, gauss = np.random.get_state()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": list(random.getstate()),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Goes back to the moment of ``random_state``."""
+    torch.set_rng_state(state["torch"])
+    algorithm, keys, *rest = state["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _first_object(value: Any, where: str) -> tuple[str, str]:
+    """The path and type of the first entry that is neither a tensor nor a plain value."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            found = _first_object(entry, f"{where}[{key!r}]")
+            if found[1]:
+                return found
+    elif isinstance(value, (list, tuple, set)):
+        for index, entry in enumerate(value):
+            found = _first_object(entry, f"{where}[{index}]")
+            if found[1]:
+                return found
+    elif not isinstance(value, (torch.Tensor, int, float, str, bytes, type(None), torch.dtype)):
+        return where, f"{type(value).__module__}.{type(value).__qualname__}"
+    return where, ""

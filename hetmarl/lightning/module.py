@@ -1,0 +1,123 @@
+"""What every algorithm's LightningModule shares: counting, logging, evaluation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from hetmarl_envs.contract import TeamSpec
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hetmarl.data.evaluation import evaluate
+from hetmarl.engines.randomness import UpdateRandomness, stable_seed
+from hetmarl.guards import check_finite
+from hetmarl.lightning.strategy import average
+from hetmarl.networks.policy import TeamPolicy
+from hetmarl.objectives.reduce import Reduce, identity
+
+
+class TeamModule(LightningModule):
+    """A team that learns: one ``training_step`` is one iteration of its algorithm.
+
+    Optimisation is manual and the optimisers are raw. Lightning would count each of their steps as
+    a global step; instead a clock, an optimiser without parameters, ticks once per iteration, so
+    that ``trainer.global_step`` counts iterations and step-based checkpoints fire. Metrics are
+    logged once per iteration with frames as their step.
+
+    Subclasses make networks in ``__init__``, optimisers in ``optimizers_of_team`` and learn in
+    ``learn``.
+    """
+
+    frames: Tensor
+    iteration: Tensor
+    policy: TeamPolicy
+
+    def __init__(self, spec: TeamSpec, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.spec = spec
+        self.seed = seed
+        self.register_buffer("frames", torch.zeros((), dtype=torch.long))
+        self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
+
+    @abstractmethod
+    def optimizers_of_team(self) -> list[Optimizer]:
+        """The optimisers, made when training starts, always in the same order."""
+
+    @abstractmethod
+    def learn(self, batch: Any, randomness: UpdateRandomness) -> dict[str, Tensor]:
+        """The algorithm's update from one iteration's batch; returns scalars to log."""
+
+    # ------------------------------------------------------------------ training
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The clock, then the team's optimisers; Lightning saves and restores them."""
+        clock = torch.optim.SGD([{"params": []}], lr=0.0)
+        return [clock, *self.optimizers_of_team()]
+
+    @property
+    def reduce(self) -> Reduce:
+        """The average over the trainer's processes."""
+        return identity if self._trainer is None or self.trainer.world_size == 1 else average
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One iteration: learns from ``batch``, counts, logs."""
+        randomness = UpdateRandomness(
+            self.seed, int(self.iteration), (self.global_rank,), self.device
+        )
+        metrics = self.learn(batch, randomness)
+        before = int(self.frames)
+        names = list(metrics)
+        if names:
+            values = self.reduce(torch.stack([metrics[name].double() for name in names]))
+            metrics = dict(zip(names, values.cpu(), strict=True))
+        check_finite(metrics, before)
+        self.frames += batch.frames
+        self.iteration += 1
+        self.optimizers()[0].step()  # type: ignore[index]
+        if len(batch.episodes.returns):
+            metrics["return_mean"] = batch.episodes.returns.double().mean().cpu()
+            metrics["length_mean"] = batch.episodes.lengths.double().mean().cpu()
+        logged = {f"train/{name}": value for name, value in metrics.items()}
+        # "step" is the loggers' x axis; in double, because float32 counts to 16.7 million only
+        logged["step"] = self.frames.double().cpu()
+        self.log_dict(logged, on_step=True, batch_size=1)
+
+    # ------------------------------------------------------------------ evaluation
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Evaluates the deterministic policy on the DataModule's ``eval_env``."""
+        with isolated_random():
+            result = evaluate(self.policy, self.trainer.datamodule.eval_env())  # type: ignore[attr-defined]
+        names = ("return_mean", "return_std", "length_mean")
+        logged = {f"eval/{name}": torch.tensor(result[name], dtype=torch.float64) for name in names}
+        logged["step"] = self.frames.double().cpu()
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+
+
+@contextmanager
+def isolated_random() -> Iterator[None]:
+    """Leaves torch's global random state as it was."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
+@contextmanager
+def seeded(*where: int | str) -> Iterator[None]:
+    """Torch's global random state seeded by its arguments inside, as it was outside."""
+    with isolated_random():
+        torch.manual_seed(stable_seed(*where))
+        yield
+
+
+def adam(
+    learning_rate: float, epsilon: float = 1e-8
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Makes Adam over parameters, in the fused form that costs one kernel."""
+    return lambda parameters: torch.optim.Adam(
+        parameters, lr=learning_rate, eps=epsilon, fused=True
+    )
