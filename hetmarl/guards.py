@@ -128,7 +128,7 @@ def _describe(
 
 
 def _agent(name: str) -> str:
-    return f"agent '{name}'"
+    return "the joint policy" if name == "joint" else f"agent '{name}'"
 
 
 def _kind(values: Tensor) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
@@ -75,7 +76,8 @@ class _SkipNaN:
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         present = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        super().log_metrics(present, step)  # type: ignore[misc]
+        if present:
+            super().log_metrics(present, step)  # type: ignore[misc]
 
 
 def _tensorboard(directory: Path, run_name: str, options: dict[str, Any]) -> Logger:
@@ -95,12 +97,13 @@ def _wandb(directory: Path, run_name: str, options: dict[str, Any]) -> Logger:
     class Board(_SkipNaN, WandbLogger): ...
 
     directory.mkdir(parents=True, exist_ok=True)  # else W&B falls back to a temporary folder
+    name = re.sub(r"[^\w-]", "-", directory.name)  # W&B refuses some characters in an id
     arguments: dict[str, Any] = {
         "save_dir": directory,
         "project": os.environ.get("WANDB_PROJECT", PROJECT),
         "name": run_name,
         # The same directory is the same run, so that a resumed one continues it.
-        "id": f"{directory.name}-{zlib.crc32(str(directory.resolve()).encode()):08x}",
+        "id": f"{name}-{zlib.crc32(str(directory.resolve()).encode()):08x}",
     }
     return Board(**arguments | options)
 

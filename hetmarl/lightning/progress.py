@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from hetmarl.lightning.metrics_csv import frames_of
 
@@ -88,8 +89,9 @@ class TeamProgressBar(ProgressBar):
         if self._console.is_terminal or self._console.is_jupyter:
             self._live = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}"),
+                BarColumn(bar_width=24 if self._console.width >= 120 else 8),
+                # A narrow terminal gets a second line rather than an ellipsis.
+                TextColumn("{task.fields[text]}", table_column=Column(no_wrap=False)),
                 console=self._console,
                 refresh_per_second=2,
                 transient=True,

@@ -9,7 +9,7 @@ import warnings
 # What each line is about, and why nobody needs it here.
 _MESSAGES = (
     r"^(GPU|TPU|HPU) available",  # `hetmarl doctor` reports the accelerator
-    r"Tip: ",  # advertisements
+    r"^💡 Tip: ",  # advertisements
     r"`Trainer\.fit` stopped: `max_epochs=1` reached",  # every run ends so
     r"`weights_only` was not set",  # our checkpoints choose for themselves
     r"Restor(ing|ed) (all )?states? from the checkpoint",  # the progress display says it

@@ -95,6 +95,8 @@ def test_losses_are_named_with_their_agent() -> None:
     losses["loss_actor/leg_0"] = torch.tensor(float("nan"))
     with pytest.raises(NonFiniteError, match="NaN in loss_actor of agent 'leg_0' at frame 5,000"):
         check_finite(losses, 5000)
+    with pytest.raises(NonFiniteError, match="NaN in alpha of the joint policy"):
+        check_finite({"alpha/joint": torch.tensor(float("nan"))}, 0)
     with pytest.raises(NonFiniteError, match="Infinity in loss_qvalue at frame 7"):
         check_finite({"loss_qvalue": torch.tensor(float("inf"))}, 7)
 

@@ -235,6 +235,7 @@ def test_tensorboard_gets_frames_on_the_x_axis(tmp_path: Path, fit_tiny: FitTiny
     fit_tiny(4, logger=build_loggers("tensorboard", tmp_path))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("eval/return_mean")] == [400]
+    assert [event.step for event in events.Scalars("train/return_mean")] == [300]  # others NaN
     assert (tmp_path / "metrics.csv").exists()
 
 

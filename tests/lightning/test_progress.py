@@ -33,7 +33,8 @@ class Pace(Callback):
 
 def run(fit_tiny: FitTiny, run_dir: Path, *, terminal: bool = False, **arguments: Any) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=120, color_system=None)
+    width = arguments.pop("width", 120)
+    console = Console(file=stream, force_terminal=terminal, width=width, color_system=None)
     total = arguments.pop("total_frames", 1200)
     bar = TeamProgressBar(total, run_dir, console=console, live_interval=0, plain_interval=0)
     checkpoint = ModelCheckpoint(run_dir / "checkpoints", save_last=True)
@@ -54,7 +55,8 @@ def test_plain_lines_and_a_table(tmp_path: Path, fit_tiny: FitTiny) -> None:
     progress = [line for line in lines if "frames/s" in line]
     assert len(progress) == 12
     assert re.fullmatch(
-        r"600/1,200 frames · [\d,]+ frames/s · return 85.71 · eval 133.3 · 0:00 left", progress[5]
+        r"600/1,200 frames · [\d,]+ frames/s · return 85.71 · eval 133.3 · \d:\d\d left",
+        progress[5],
     )
     table = lines[lines.index(next(line for line in lines if "evaluation return" in line)) :]
     rows = [line for line in table if "±" in line]
@@ -83,8 +85,10 @@ def test_a_killed_run_says_where_it_stopped(tmp_path: Path, fit_tiny: FitTiny) -
     assert "Going on at frame 400." in again and "Finished at frame 1,200" in again
 
 
-def test_a_live_bar_on_a_terminal(tmp_path: Path, fit_tiny: FitTiny) -> None:
-    text = run(fit_tiny, tmp_path, terminal=True)
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_a_live_bar_on_a_terminal(tmp_path: Path, fit_tiny: FitTiny, width: int) -> None:
+    text = run(fit_tiny, tmp_path, terminal=True, width=width)
+    assert " left" in text and "eval" in text and "…" not in text
     assert "training" in text and "━" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is shown again
     assert "1,200" in text and "±" in text
