@@ -186,6 +186,8 @@ class VMASEnv(EnvBase):
             )
         self._agents = teams[team] if team is not None else list(simulator.agents)
         self._team_reward = team_reward or "mean"
+        # where the controlled agents stand among all agents of the simulator
+        self._positions = [simulator.agents.index(agent) for agent in self._agents]
         self.agent_names = [_name(agent) for agent in self._agents]
         classes: dict[Any, list[int]] = {}
         for i, agent in enumerate(self._agents):
@@ -243,7 +245,7 @@ class VMASEnv(EnvBase):
         simulator, scenario = self._simulator, self._simulator.scenario
         with self._randomness, torch.no_grad():
             for agent, action in zip(simulator.agents, self._read_actions(tensordict), strict=True):
-                simulator._set_action(action, agent)
+                self._set_action(action, agent)
             for agent in simulator.world.agents:
                 scenario.env_process_action(agent)
             scenario.pre_step()
@@ -264,10 +266,14 @@ class VMASEnv(EnvBase):
             truncated=truncated,
         )
 
-    @property
-    def _positions(self) -> list[int]:
-        """Where the controlled agents stand among all agents of the simulator."""
-        return [self._simulator.agents.index(agent) for agent in self._agents]
+    def _set_action(self, action: Tensor, agent: Agent) -> None:
+        try:
+            self._simulator._set_action(action, agent)
+        except AssertionError as error:
+            raise ContractError(
+                f"{self._where}: the action of agent {_name(agent)} holds NaN or is not in its "
+                f"space {self._simulator.get_agent_action_space(agent)}. {error}"
+            ) from error
 
     def _read_actions(self, tensordict: TensorDictBase) -> list[Tensor]:
         """Actions of all agents of the simulator, in its order, each ``[num_envs, A]``."""
@@ -297,9 +303,8 @@ class VMASEnv(EnvBase):
 
     def _stack(self, observations: Sequence[Tensor]) -> dict[str, Tensor]:
         """Observations of all agents of the simulator as one tensor per group."""
-        positions = self._positions
         return {
-            group: torch.stack([observations[positions[i]].float() for i in members], dim=1)
+            group: torch.stack([observations[self._positions[i]].float() for i in members], dim=1)
             for group, members in self._members.items()
         }
 
@@ -404,6 +409,9 @@ class VMASEnv(EnvBase):
                 f"{self._where}: the saved state has {len(state['steps'])} sub-environments, this "
                 f"environment has {self.num_envs}."
             )
+        if graph.missing(self._simulator.scenario, state["simulator"]) is not None:
+            with self._randomness:
+                _first_step(self._simulator)
         graph.load(self._simulator.scenario, state["simulator"])
         if state["fresh"] is None:
             self._fresh = None
@@ -460,26 +468,9 @@ class _FreshRows:
         self._env = env
         self.size = max(env.num_envs + 1, MIN_FRESH + (env.num_envs == MIN_FRESH))
         self._simulator = env._build(self.size)
-        self._step_once()
+        _first_step(self._simulator)
         self._copier = graph.RowCopier(env._simulator.scenario, self._simulator.scenario)
         self.discard()
-
-    def _step_once(self) -> None:
-        """Scenarios create some attributes in their first step."""
-        simulator = self._simulator
-        for agent in simulator.agents:
-            size = simulator.get_agent_action_size(agent)
-            dtype = torch.float32 if simulator.continuous_actions else torch.int64
-            action = torch.zeros(self.size, size, dtype=dtype, device=simulator.device)
-            simulator._set_action(action, agent)
-        for agent in simulator.world.agents:
-            simulator.scenario.env_process_action(agent)
-        simulator.scenario.pre_step()
-        simulator.world.step()
-        simulator.scenario.post_step()
-        simulator._get_from_scenario(
-            get_observations=True, get_rewards=True, get_infos=False, get_dones=True
-        )
 
     def discard(self) -> None:
         """Forgets the rows that are left."""
@@ -539,6 +530,23 @@ class _FreshRows:
         self.compare_again()
 
 
+def _first_step(simulator: Environment) -> None:
+    """One step with zero actions: some attributes exist only after it."""
+    for agent in simulator.agents:
+        size = simulator.get_agent_action_size(agent)
+        dtype = torch.float32 if simulator.continuous_actions else torch.int64
+        action = torch.zeros(simulator.num_envs, size, dtype=dtype, device=simulator.device)
+        simulator._set_action(action, agent)
+    for agent in simulator.world.agents:
+        simulator.scenario.env_process_action(agent)
+    simulator.scenario.pre_step()
+    simulator.world.step()
+    simulator.scenario.post_step()
+    simulator._get_from_scenario(
+        get_observations=True, get_rewards=True, get_infos=False, get_dones=True
+    )
+
+
 # ---------------------------------------------------------------------- agents
 def _name(agent: Agent) -> str:
     return str(agent.name).replace(" ", "_")
@@ -568,8 +576,10 @@ def _body(agent: Agent) -> tuple[Any, ...]:
 
 def _parts(thing: Any) -> tuple[Any, ...]:
     """Class and plain attributes of a shape, sensor, controller or dynamics."""
-    plain = {k: v for k, v in getattr(thing, "__dict__", {}).items() if graph.is_plain(v)}
-    return type(thing).__qualname__, tuple(sorted(plain.items()))
+    values = getattr(thing, "__dict__", {})
+    plain = {k: v for k, v in values.items() if graph.is_plain(v) and v is not None}
+    rays = values["_angles"][0].tolist() if "_angles" in values else []
+    return type(thing).__qualname__, tuple(sorted(plain.items())), tuple(rays)
 
 
 def _comparable(value: Any) -> Any:

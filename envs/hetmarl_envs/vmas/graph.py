@@ -21,6 +21,8 @@ from hetmarl_envs.errors import ContractError
 
 _Container = MutableMapping[Any, Any] | MutableSequence[Any]
 _PLAIN = (int, float, bool, str, type(None))
+# Attributes that cache what is computed anew in every step (football's distances between players).
+_RECOMPUTED = frozenset({"team_disps"})
 _OPAQUE = (
     type,
     types.ModuleType,
@@ -112,6 +114,8 @@ def is_plain(value: Any) -> bool:
 
 def _visit(graph: Graph, path: str, container: Any) -> None:
     for name, key, value in _items(container):
+        if name in _RECOMPUTED:
+            continue
         if isinstance(value, Enum):  # a colour: VMAS reads its value
             value = value.value
         here = f"{path}/{name}"
@@ -158,9 +162,30 @@ def save(scenario: Any) -> dict[str, Any]:
     return {
         "tensors": tensors,
         "aliases": aliases,
-        "plain": {path: slot.value for path, slot in graph.plain.items()},
+        "plain": {path: _builtin(slot.value) for path, slot in graph.plain.items()},
         "references": {path: graph.reference(path) for path in graph.references},
     }
+
+
+def _builtin(value: Any) -> Any:
+    """``value`` without numpy's, torch's and others' subclasses of the builtin types."""
+    if isinstance(value, tuple):
+        return tuple(_builtin(item) for item in value)
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def missing(scenario: Any, state: dict[str, Any]) -> str | None:
+    """A path of a saved state for which the scenario has no place, or None.
+
+    A scenario that has not been stepped yet may lack what the first step creates.
+    """
+    graph = walk(scenario)
+    wanted = set(state["references"].values())
+    parents = (path.rpartition("/")[0] for name in _KINDS for path in state[name])
+    return next((path for path in (*wanted, *parents) if path not in graph.containers), None)
 
 
 def load(scenario: Any, state: dict[str, Any]) -> None:
@@ -169,15 +194,13 @@ def load(scenario: Any, state: dict[str, Any]) -> None:
     Raises:
         ContractError: the scenario has no place for a saved value.
     """
+    path = missing(scenario, state)
+    if path is not None:
+        raise _mismatch(path)
     graph = walk(scenario)
     device = scenario.world.device
     for path, target in state["references"].items():
-        if target == path:
-            if path not in graph.owners:
-                raise _mismatch(path)
-        elif path not in graph.references or graph.reference(path) != target:
-            if target not in graph.owners:
-                raise _mismatch(target)
+        if path not in graph.references or graph.reference(path) != target:
             _assign(graph, path, graph.owners[target])
     tensors: dict[str, Tensor] = {}
     for path, value in state["tensors"].items():
@@ -188,6 +211,14 @@ def load(scenario: Any, state: dict[str, Any]) -> None:
     for path, value in state["plain"].items():
         if path not in graph.plain or graph.plain[path].value != value:
             _assign(graph, path, value)
+    for slots in (graph.tensors, graph.plain, graph.references):
+        for path, slot in slots.items():  # created since the state was saved
+            if not any(path in state[name] for name in _KINDS):
+                if isinstance(slot.container, dict):
+                    del slot.container[slot.key]
+
+
+_KINDS = ("tensors", "aliases", "plain", "references")
 
 
 def _assign(graph: Graph, path: str, value: Any) -> None:
@@ -305,13 +336,14 @@ class RowCopier:
         """
         target, source = walk(self._target), walk(self._source)
         sizes = self._target.world.batch_dim, self._source.world.batch_dim
+        alike = {sizes, ((sizes[0],), (sizes[1],))}  # the latter are torch's batch shapes
         for path, slot in target.references.items():
             if path not in source.references or target.reference(path) != source.reference(path):
                 return True
         for path, slot in target.plain.items():
             twin = source.plain.get(path)
             if twin is not None and slot.value != twin.value:
-                if (slot.value, twin.value) != sizes:
+                if (_builtin(slot.value), _builtin(twin.value)) not in alike:
                     return True
         return any(
             slot.value.shape == source.tensors[path].value.shape
