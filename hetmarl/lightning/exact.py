@@ -9,26 +9,20 @@ atomic rename. Killed at any moment, the directory holds one complete generation
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-import pickle
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hetmarl_envs.errors import HetmarlError
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from hetmarl.checkpoint import CheckpointError, load_plain, plain_bytes, write_atomically
 
 RESUME_KEY = "hetmarl_resume"
 COMPANION_KEY = "hetmarl_companion"
 COMPANIONS = "resume"
-
-
-class CheckpointError(HetmarlError):
-    """A checkpoint that cannot be written or read safely."""
 
 
 class ExactCheckpointIO(TorchCheckpointIO):
@@ -91,63 +85,6 @@ class ExactCheckpointIO(TorchCheckpointIO):
         return checkpoint
 
 
-def plain_bytes(value: Any, name: str) -> bytes:
-    """``value`` as torch writes it, proven to load with ``weights_only=True``."""
-    buffer = io.BytesIO()
-    try:
-        torch.save(value, buffer)
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True, map_location="cpu")
-    except Exception as error:
-        where, found = _first_object(value, name)
-        raise CheckpointError(
-            f"the checkpoint would hold an object of type {found} at {where}. Expected tensors and "
-            "plain values only (numbers, strings, lists, dicts), so that it is safe to share: "
-            "convert it in the state_dict of the module or callback that puts it there."
-        ) from error
-    return buffer.getvalue()
-
-
-def load_plain(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's content, by ``torch.load(weights_only=True)`` on the CPU.
-
-    Raises:
-        CheckpointError: missing, corrupt, or holds more than tensors and plain values.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}.")
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        if "Weights only" not in str(error):
-            raise CheckpointError(f"{path} is corrupt or no checkpoint: {error}") from error
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values; loading it could run code of its "
-            "author's, so it is refused. hetmarl's own checkpoints never do."
-        ) from error
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} is corrupt or no checkpoint ({type(error).__name__}: {error})."
-        ) from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces ``path`` by ``data``, on disk before the name changes."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":  # the rename itself
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
 def gather_ranks(mine: Any) -> list[Any]:
     """Every process's object, in order of rank; Lightning saves rank 0's alone."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
@@ -179,20 +116,3 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(internal), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _first_object(value: Any, where: str) -> tuple[str, str]:
-    """The path and type of the first entry that is neither a tensor nor a plain value."""
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            found = _first_object(entry, f"{where}[{key!r}]")
-            if found[1]:
-                return found
-    elif isinstance(value, (list, tuple, set)):
-        for index, entry in enumerate(value):
-            found = _first_object(entry, f"{where}[{index}]")
-            if found[1]:
-                return found
-    elif not isinstance(value, (torch.Tensor, int, float, str, bytes, type(None), torch.dtype)):
-        return where, f"{type(value).__module__}.{type(value).__qualname__}"
-    return where, ""
