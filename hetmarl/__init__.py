@@ -4,9 +4,8 @@ Importing it needs no environment package, no Lightning and no Hydra; each is im
 that uses it.
 """
 
-from hetmarl_envs import TeamSpec, check_team_env, list_tasks, make_env, register_family
-
 from hetmarl.checkpoint import load_policy
+from hetmarl_envs import TeamSpec, check_team_env, list_tasks, make_env, register_family
 
 __version__ = "0.1.0"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hetmarl_envs.contract import TeamSpec
-from hetmarl_envs.errors import HetmarlError
 
 from hetmarl.networks import NetworkConfig, TeamPolicy
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import HetmarlError
 
 
 class CheckpointError(HetmarlError):

@@ -156,11 +156,11 @@ class TeamSpec:
         """The inverse of ``to_dict``."""
 
         def agent(entry: dict[str, Any]) -> AgentSpec:
-            action = {k: tuple(v) if k != "kind" else v for k, v in entry["action"].items()}
+            action = entry["action"]
+            bounds = (tuple(action[name]) for name in ("low", "high", "choices"))
+            space = ActionSpace(action["kind"], *bounds)
             shape = tuple(entry["observation_shape"])
-            return AgentSpec(
-                entry["name"], entry["group"], entry["index"], shape, ActionSpace(**action)
-            )
+            return AgentSpec(entry["name"], entry["group"], entry["index"], shape, space)
 
         return cls(tuple(agent(entry) for entry in values["agents"]), values["state_dim"])
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
-from hetmarl_envs.contract import TeamSpec
-from hetmarl_envs.errors import ConfigError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,6 +13,8 @@ from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
 from hetmarl.lightning.module import TeamModule, adam, seeded
 from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
 from hetmarl.objectives import HASACLoss
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 
 
 @dataclass
@@ -119,6 +118,11 @@ class HASAC(TeamModule):
         )
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
 
+        per_agent = [
+            f"{q}/{name}" for q in ("loss_actor", "entropy", "alpha") for name in spec.names
+        ]
+        self.metric_names = ("loss_qvalue", "q_mean", *per_agent, "alpha/joint")
+
     @property
     def policy(self) -> TeamPolicy:  # type: ignore[override]
         """The team's actors."""
@@ -154,11 +158,8 @@ class HASAC(TeamModule):
             data = batch.sample(config.batch_size, n_step=config.n_step, gamma=config.gamma)
             for name, value in self.engine.update(data, randomness).items():
                 totals[name] = totals[name] + value if name in totals else value
-        metrics: dict[str, Any] = {name: total / updates for name, total in totals.items()}
-        for i, agent in enumerate(self.spec.names):
-            for quantity in ("loss_actor", "entropy"):
-                if updates:
-                    metrics[f"{quantity}/{agent}"] = metrics.pop(f"{quantity}/{i}")
-            metrics[f"alpha/{agent}"] = self.loss.log_alpha[i].detach().exp()
+        metrics = {name: total / updates for name, total in totals.items()}
+        for name, log_alpha in zip(self.spec.names, self.loss.log_alpha, strict=True):
+            metrics[f"alpha/{name}"] = log_alpha.detach().exp()
         metrics["alpha/joint"] = self.loss.log_alpha_joint.detach().exp()
         return metrics

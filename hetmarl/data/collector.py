@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hetmarl_envs.contract import TeamSpec
-from hetmarl_envs.errors import ConfigError
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from hetmarl.engines.randomness import stable_seed
 from hetmarl.networks.policy import TeamPolicy
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 
 
 @dataclass
@@ -49,7 +49,9 @@ class TeamCollector:
         self._lengths = torch.zeros_like(self._returns, dtype=torch.long)
 
     @torch.no_grad()
-    def collect(self, steps: int, chunk: int, *, random: bool = False) -> tuple[TensorDict, Episodes]:
+    def collect(
+        self, steps: int, chunk: int, *, random: bool = False
+    ) -> tuple[TensorDict, Episodes]:
         """Takes ``steps`` vector steps.
 
         Args:
@@ -114,7 +116,9 @@ class TeamCollector:
             )
         return {
             "env": self.env.runtime_state(),
-            "carrier": {".".join(_path(key)): value.clone() for key, value in _leaves(self._carrier)},
+            "carrier": {
+                ".".join(_path(key)): value.clone() for key, value in _leaves(self._carrier)
+            },
             "returns": self._returns.clone(),
             "lengths": self._lengths.clone(),
         }

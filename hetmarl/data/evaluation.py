@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hetmarl_envs.errors import HetmarlError
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
+
+from hetmarl_envs.errors import HetmarlError
 
 
 @torch.no_grad()

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hetmarl_envs.contract import TeamSpec
-from hetmarl_envs.errors import ConfigError, HetmarlError
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
+
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError, HetmarlError
 
 Key = tuple[str, ...]
 _TERMINATED, _DONE = 1, 2

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from hetmarl_envs.contract import TeamSpec
-from hetmarl_envs.errors import ConfigError
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict
@@ -22,6 +20,9 @@ from hetmarl.data.replay import Replay
 from hetmarl.engines.randomness import stable_seed, stream
 from hetmarl.guards import check_finite_data
 from hetmarl.lightning.exact import RESUME_KEY, gather_ranks, random_state, set_random_state
+from hetmarl.networks.policy import TeamPolicy
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 
 MakeEnv = Callable[..., EnvBase]
 """``make_env(num_envs=..., seed=..., device=...)``."""
@@ -157,7 +158,7 @@ class ReplayData(LightningDataModule):
             seed=stable_seed(self.seed, "train", rank) % 2**31,
             device=self.env_device,
         )
-        policy = self.trainer.lightning_module.policy
+        policy = cast(TeamPolicy, self.trainer.lightning_module.policy)
         if TeamSpec.from_env(env) != policy.spec:
             raise ConfigError(
                 "the environment of the DataModule and the one that the algorithm was made for "

@@ -14,6 +14,7 @@ from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.engines.step import GradientStep
 from hetmarl.networks.actors import NoiseLike, Sample
 from hetmarl.objectives.hasac import frozen
+from hetmarl_envs.contract import TeamSpec
 
 
 def sequential_update(
@@ -47,6 +48,7 @@ def sequential_update(
 class OffPolicyLoss(Protocol):
     """What the engine needs of a loss; ``hetmarl.objectives.HASACLoss`` is one."""
 
+    spec: TeamSpec
     critic: nn.Module
     target_critic: nn.Module
 
@@ -90,7 +92,7 @@ class OffPolicyEngine:
         """One gradient step from a replay batch ``[B]``.
 
         Returns:
-            Detached scalars: ``loss_qvalue``, ``q_mean``, ``loss_actor/<i>``, ``entropy/<i>``.
+            Detached scalars: ``loss_qvalue``, ``q_mean``, ``loss_actor/<agent>``, ``entropy/<agent>``.
         """
         loss, noise = self.loss, randomness.noise
         loss_q, q_mean = loss.qvalue(data, noise)
@@ -102,8 +104,9 @@ class OffPolicyEngine:
         def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
             loss_actor = loss.actor(data, agent, joint_action, samples[agent].log_prob)
             self.actor_steps[agent](loss_actor)
-            metrics[f"loss_actor/{agent}"] = loss_actor.detach()
-            metrics[f"entropy/{agent}"] = -samples[agent].log_prob.detach().mean()
+            name = loss.spec.names[agent]
+            metrics[f"loss_actor/{name}"] = loss_actor.detach()
+            metrics[f"entropy/{name}"] = -samples[agent].log_prob.detach().mean()
 
         with frozen(loss.critic):
             sequential_update(

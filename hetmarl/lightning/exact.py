@@ -65,7 +65,7 @@ class ExactCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self,
         path: str | Path,
-        map_location: Callable | None = None,
+        map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Reads a checkpoint, and its companion where it has one.
@@ -76,8 +76,10 @@ class ExactCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         checkpoint = load_plain(path)
         named = checkpoint.get(COMPANION_KEY)
-        companion = named and path.parent / COMPANIONS / named["file"]
-        if companion and companion.exists():
+        if named is None:
+            return checkpoint
+        companion = path.parent / COMPANIONS / named["file"]
+        if companion.exists():
             data = companion.read_bytes()
             if hashlib.sha256(data).hexdigest() != named["sha256"]:
                 raise CheckpointError(f"{companion} is corrupt: its hash is not the one in {path}.")
@@ -96,10 +98,10 @@ def gather_ranks(mine: Any) -> list[Any]:
 
 def random_state() -> dict[str, Any]:
     """The global random states of torch, numpy and Python, for user code that draws from them."""
-    algorithm, keys, position, has_gauss, gauss = np.random.get_state()
+    algorithm, keys, *rest = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [algorithm, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [algorithm, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
         "python": list(random.getstate()),
     }
     if torch.cuda.is_available():

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from hetmarl_envs.contract import TeamSpec
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,8 +16,10 @@ from hetmarl.data.evaluation import evaluate
 from hetmarl.engines.randomness import UpdateRandomness, stable_seed
 from hetmarl.guards import check_finite
 from hetmarl.lightning.strategy import average
+from hetmarl.lightning.trainer_checks import check_trainer
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.reduce import Reduce, identity
+from hetmarl_envs.contract import TeamSpec
 
 
 class TeamModule(LightningModule):
@@ -36,6 +37,8 @@ class TeamModule(LightningModule):
     frames: Tensor
     iteration: Tensor
     policy: TeamPolicy
+    metric_names: tuple[str, ...]
+    """What ``learn`` returns at most; all are logged every time, NaN where it left them out."""
 
     def __init__(self, spec: TeamSpec, seed: int) -> None:
         super().__init__()
@@ -54,6 +57,11 @@ class TeamModule(LightningModule):
         """The algorithm's update from one iteration's batch; returns scalars to log."""
 
     # ------------------------------------------------------------------ training
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds none; the one hook in which unsupported Trainer flags can be refused in time."""
+        check_trainer(self.trainer)
+        return []
+
     def configure_optimizers(self) -> list[Optimizer]:
         """The clock, then the team's optimisers; Lightning saves and restores them."""
         clock = torch.optim.SGD([{"params": []}], lr=0.0)
@@ -70,19 +78,24 @@ class TeamModule(LightningModule):
             self.seed, int(self.iteration), (self.global_rank,), self.device
         )
         metrics = self.learn(batch, randomness)
-        before = int(self.frames)
-        names = list(metrics)
-        if names:
-            values = self.reduce(torch.stack([metrics[name].double() for name in names]))
-            metrics = dict(zip(names, values.cpu(), strict=True))
-        check_finite(metrics, before)
+        frames_before = int(self.frames)
+        ended = batch.episodes
+        sums = [ended.returns.double().sum(), ended.lengths.double().sum()]
+        values = [*metrics.values(), *(total.to(self.device) for total in sums)]
+        values.append(torch.tensor(float(len(ended.returns)), device=self.device))
+        *means, returns, lengths, episodes = self.reduce(
+            torch.stack([value.double() for value in values])
+        ).cpu()
+        metrics = dict(zip(metrics, means, strict=True))
+        check_finite(metrics, frames_before)
         self.frames += batch.frames
         self.iteration += 1
         self.optimizers()[0].step()  # type: ignore[index]
-        if len(batch.episodes.returns):
-            metrics["return_mean"] = batch.episodes.returns.double().mean().cpu()
-            metrics["length_mean"] = batch.episodes.lengths.double().mean().cpu()
-        logged = {f"train/{name}": value for name, value in metrics.items()}
+        # Lightning repeats the last value of a key left out: every key, every time
+        nan = torch.tensor(float("nan"), dtype=torch.float64)
+        logged = {f"train/{name}": metrics.get(name, nan) for name in self.metric_names}
+        logged["train/return_mean"] = returns / episodes  # 0/0, NaN, where none ended
+        logged["train/length_mean"] = lengths / episodes
         # "step" is the loggers' x axis; in double, because float32 counts to 16.7 million only
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=True, batch_size=1)

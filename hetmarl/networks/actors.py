@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from hetmarl_envs.contract import AgentSpec
-from hetmarl_envs.errors import ConfigError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hetmarl.networks.mlp import NetworkConfig, mlp
+from hetmarl_envs.contract import AgentSpec
+from hetmarl_envs.errors import ConfigError
 
 NoiseLike = Callable[[Tensor], Tensor]
 """Standard normal noise of the shape, dtype and device of its argument."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from hetmarl_envs.contract import TeamSpec
 from torch import Tensor, nn
 
 from hetmarl.networks.mlp import NetworkConfig, mlp
+from hetmarl_envs.contract import TeamSpec
 
 
 class TwinQ(nn.Module):

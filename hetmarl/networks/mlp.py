@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from hetmarl_envs.errors import ConfigError, did_you_mean
 from torch import nn
 
 from hetmarl.networks.linear import Linear
+from hetmarl_envs.errors import ConfigError, did_you_mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from hetmarl_envs.contract import TeamSpec
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torchrl.envs.utils import ExplorationType, exploration_type
 
 from hetmarl.networks.actors import NoiseLike, SquashedGaussianActor, make_actor
 from hetmarl.networks.mlp import NetworkConfig
+from hetmarl_envs.contract import TeamSpec
 
 
 class TeamPolicy(TensorDictModuleBase):
@@ -42,9 +42,6 @@ class TeamPolicy(TensorDictModuleBase):
         self.in_keys = [(group, "observation") for group in spec.groups]
         self.out_keys = [(group, "action") for group in spec.groups]
         self.noise: NoiseLike = torch.randn_like
-
-    def __iter__(self) -> Iterable[SquashedGaussianActor]:  # type: ignore[override]
-        return iter(self.actors)  # type: ignore[arg-type]
 
     def act(self, agent: int, observation: Tensor) -> Tensor:
         """One agent's action ``[*B, A_i]`` from its observation ``[*B, O_i]``, as on a robot."""

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hetmarl_envs.errors import ConfigError
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrl.objectives import LossModule
 
-from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl.networks.actors import NoiseLike, Sample
 from hetmarl.networks.critics import TwinQ
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.masked import masked_mean
+from hetmarl.objectives.reduce import Reduce, identity
+from hetmarl_envs.errors import ConfigError
 
 
 class HASACLoss(LossModule):
@@ -226,7 +226,7 @@ class HASACLoss(LossModule):
         )
 
 
-class frozen:  # noqa: N801  a context manager, named like one
+class frozen:
     """Computes no gradient into a module's parameters; gradients flow through it to its inputs."""
 
     def __init__(self, module: nn.Module) -> None:
