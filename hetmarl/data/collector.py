@@ -29,8 +29,8 @@ class TeamCollector:
 
     TorchRL's ``Collector`` runs these environments and policies as well; this one can be saved in
     the middle of an episode and taken up again (theirs cannot: its carrier and the environment's
-    state are not in its ``state_dict``), and draws from streams that are functions of (seed, chunk),
-    so that nothing else in the process can change what is collected.
+    state are not in its ``state_dict``), and draws from streams that are functions of (seed,
+    chunk), so that nothing else in the process can change what is collected.
 
     Args:
         env: batched, ``batch_size [num_envs]``.
@@ -116,9 +116,7 @@ class TeamCollector:
             )
         return {
             "env": self.env.runtime_state(),
-            "carrier": {
-                ".".join(_path(key)): value.clone() for key, value in _leaves(self._carrier)
-            },
+            "carrier": {".".join(key): value.clone() for key, value in _leaves(self._carrier)},
             "returns": self._returns.clone(),
             "lengths": self._lengths.clone(),
         }
@@ -149,9 +147,6 @@ def write_random_actions(
     return spec.write_actions(data, actions)
 
 
-def _path(key: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (key,) if isinstance(key, str) else key
-
-
-def _leaves(data: TensorDictBase) -> list[tuple[str | tuple[str, ...], Tensor]]:
-    return list(data.items(True, True))
+def _leaves(data: TensorDictBase) -> list[tuple[tuple[str, ...], Tensor]]:
+    items = data.items(True, True)
+    return [((key,) if isinstance(key, str) else key, value) for key, value in items]

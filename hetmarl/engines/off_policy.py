@@ -92,7 +92,8 @@ class OffPolicyEngine:
         """One gradient step from a replay batch ``[B]``.
 
         Returns:
-            Detached scalars: ``loss_qvalue``, ``q_mean``, ``loss_actor/<agent>``, ``entropy/<agent>``.
+            Detached scalars: ``loss_qvalue``, ``q_mean``, and per agent ``loss_actor/<name>`` and
+            ``entropy/<name>``.
         """
         loss, noise = self.loss, randomness.noise
         loss_q, q_mean = loss.qvalue(data, noise)

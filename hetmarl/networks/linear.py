@@ -2,7 +2,8 @@
 
 On x86 PyTorch multiplies float32 matrices with MKL, which on AMD processors reaches less than half
 of what oneDNN, shipped in the same wheel, does (measured in ``benchmarks/hasac_step.py``). The
-operator below is the one that ``torch.compile`` uses for linear layers; it has no eager public name.
+operator below is the one that ``torch.compile`` uses for linear layers; eager PyTorch has no public
+name for it.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class HASACLoss(LossModule):
 
     Reads (names by ``set_keys``): ``(group, observation) [B, n_g, O_g]``, ``(group, action)
     [B, n_g, A_g]``, optional ``(group, alive) [B, n_g, 1]`` and ``state [B, S]``, the same under
-    ``"next"`` for the bootstrap (observations, alive, state), ``("next", reward) [B, 1]`` the n-step
-    return, ``("next", terminated) [B, 1]``, and ``steps_to_next_obs [B, 1]``, the steps k actually
+    ``"next"`` for the bootstrap (observations, alive, state), ``("next", reward) [B, 1]`` the
+    n-step return, ``("next", terminated) [B, 1]``, and ``steps_to_next_obs [B, 1]``, the steps k
     taken (missing: 1). Written by ``hetmarl.data.Replay``, and by TorchRL's ``MultiStep``.
 
     Args:
