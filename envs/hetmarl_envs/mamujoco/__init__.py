@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hetmarl_envs.mamujoco.tasks import parse_task, tasks
+from hetmarl_envs.mamujoco.tasks import SINGLE, parse_task, tasks
 from hetmarl_envs.registry import Family
 
 if TYPE_CHECKING:
@@ -26,7 +26,14 @@ def make(
     device: torch.device | str | None = "cpu",
     **options: Any,
 ) -> MAMuJoCoEnv:
-    """The environment of a task such as ``"halfcheetah_2x3"``; options as in ``MAMuJoCoEnv``."""
+    """The environment of a task; options as in ``MAMuJoCoEnv``.
+
+    Args:
+        task: such as ``"halfcheetah_2x3"``; with ``partition`` the scenario alone will do.
+        num_envs, seed, device, **options: see ``MAMuJoCoEnv``.
+    """
+    if "_" not in task and options.get("partition") is not None:
+        task = f"{task}_{SINGLE}"
     scenario, factorization = parse_task(task)
     from hetmarl_envs.mamujoco.env import MAMuJoCoEnv
 

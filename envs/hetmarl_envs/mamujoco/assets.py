@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import mujoco
 
 from hetmarl_envs.errors import MissingExtraError
+from hetmarl_envs.mamujoco.library import quiet
 
 _GYMNASIUM_FILES = {
     "Ant": "ant.xml",
@@ -62,20 +62,10 @@ def _package(name: str) -> Path:
 
 
 def _compile(path: Path | None = None, xml: str = "") -> mujoco.MjModel:
-    # Half cheetahs use a deprecated compiler attribute: MuJoCo prints a warning and writes
-    # MUJOCO_LOG.TXT into the working directory unless a handler takes it.
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(_ignore)
-    try:
+    with quiet():  # half cheetahs use a compiler attribute that MuJoCo 4 warns of
         if path is not None:
             return mujoco.MjModel.from_xml_path(str(path))
         return mujoco.MjModel.from_xml_string(xml)
-    finally:
-        mujoco.set_mju_user_warning(previous)
-
-
-def _ignore(*_: Any) -> None:
-    pass
 
 
 def _capsule(start: str, end: str, size: float, density: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,19 +25,19 @@ class MAMuJoCoEnv(EnvBase):
 
     Observations, state, reward, termination and truncation are those of
     ``gymnasium_robotics.mamujoco_v1`` (on gymnasium's version 5 environments), in float32. Agents
-    with equal spaces share a group, called ``agents``; where spaces differ, groups are ``agents_0``,
-    ``agents_1``, ... in the order of their first agents.
+    with equal spaces share a group, called ``agents``; where spaces differ, the groups are
+    ``agents_0``, ``agents_1``, ... in the order of their first agents.
 
-    ==================================  ==================  ==========================================
-    key                                 shape               meaning
-    ==================================  ==================  ==========================================
-    ``(group, "observation")``          ``[N, n_g, O_g]``   what each agent sees
-    ``(group, "action")``               ``[N, n_g, A_g]``   controls, in the actuators' own range
-    ``"state"``                         ``[N, S]``          what gymnasium's single agent observes
-    ``("next", "reward")``              ``[N, 1]``          the team's reward
-    ``("next", "terminated")``          ``[N, 1]``          the body fell (or whatever ends it)
-    ``("next", "truncated")``           ``[N, 1]``          ``max_episode_steps`` are over
-    ==================================  ==================  ==========================================
+    ==============================  ==================  =====================================
+    key                             shape               meaning
+    ==============================  ==================  =====================================
+    ``(group, "observation")``      ``[N, n_g, O_g]``   what each agent sees
+    ``(group, "action")``           ``[N, n_g, A_g]``   controls, in the actuators' own range
+    ``"state"``                     ``[N, S]``          what gymnasium's single agent observes
+    ``("next", "reward")``          ``[N, 1]``          the team's reward
+    ``("next", "terminated")``      ``[N, 1]``          the body fell (or whatever ends it)
+    ``("next", "truncated")``       ``[N, 1]``          ``max_episode_steps`` are over
+    ==============================  ==================  =====================================
 
     Args:
         scenario: such as ``"HalfCheetah"``, see ``tasks.SCENARIOS``.
@@ -45,8 +46,8 @@ class MAMuJoCoEnv(EnvBase):
         num_envs: bodies stepped together, N.
         seed: of all starting states.
         device: where the tensors are; the simulation itself runs on the CPU.
-        observability: ``"partial"``, or ``"full"`` as in the HARL papers: every agent sees the whole
-            state and its one-hot number, and every such vector (and ``"state"``) is standardised.
+        observability: ``"partial"``, or ``"full"`` as in the HARL papers: every agent sees the
+            whole state and its one-hot number, every such vector (and ``"state"``) standardised.
         agent_obsk: distance in joints up to which an agent sees (partial only).
         partition: joint names of each agent, in place of ``factorization``.
         local_categories: quantities seen at distance 0, 1, ..., such as ``[["qpos", "qvel"],
@@ -88,6 +89,8 @@ class MAMuJoCoEnv(EnvBase):
         _check_count("num_envs", num_envs)
         threads = default_threads(num_envs) if num_threads is None else num_threads
         _check_count("num_threads", threads)
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ConfigError(f"seed={seed!r}: expected a whole number of at least 0.")
         if observability not in ("partial", "full"):
             raise ConfigError(f"observability='{observability}': expected 'partial' or 'full'.")
         division = Division(
@@ -99,7 +102,7 @@ class MAMuJoCoEnv(EnvBase):
             global_categories,
             repair_graph,
         )
-        rules = make_scenario(scenario, scenario_options, OPTIONS)
+        rules = make_scenario(scenario, scenario_options, _shared_options())
         self.max_steps = rules.max_episode_steps if max_episode_steps is None else max_episode_steps
         _check_count("max_episode_steps", self.max_steps)
         place = torch.device("cpu" if device is None else device)
@@ -111,7 +114,7 @@ class MAMuJoCoEnv(EnvBase):
             num_envs=num_envs,
             num_threads=threads,
             full=observability == "full",
-            device=place,
+            device=self.device,
         )
         self.agent_names = [f"agent_{i}" for i in range(self._team.num_agents)]
         self.group_map = {
@@ -186,6 +189,11 @@ class MAMuJoCoEnv(EnvBase):
             source["done"] = self._column(ended | late)
         return TensorDict(source, self.batch_size, self.device)
 
+    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
+        # EnvBase looks for missing flags and wrong shapes here, at every step; ``_step`` writes all
+        # of them, in the shapes of the specs.
+        return next_tensordict_out
+
     def _column(self, values: Array) -> Tensor:
         return torch.from_numpy(values).unsqueeze(1).to(self.device)
 
@@ -219,7 +227,7 @@ class MAMuJoCoEnv(EnvBase):
         self._rng.bit_generator.state = dict(state["rng"])
 
     def render(self, index: int = 0, height: int = 480, width: int = 480) -> Array:
-        """A picture of sub-environment ``index``, uint8 ``[height, width, 3]``; needs no display."""
+        """A picture of sub-environment ``index``, uint8 ``[height, width, 3]``, drawn headless."""
         if not 0 <= index < self.num_envs:
             raise ConfigError(f"render: index={index}, expected 0 to {self.num_envs - 1}.")
         renderer = self._renderers.get((height, width))
@@ -228,6 +236,12 @@ class MAMuJoCoEnv(EnvBase):
             renderer = Renderer(self._team.simulator.model, camera, height, width)
             self._renderers[height, width] = renderer
         return renderer.render(self._team.simulator.state[index])
+
+    def to(self, device: torch.device | str) -> MAMuJoCoEnv:
+        """Moves the environment's tensors; the simulation stays on the CPU."""
+        super().to(device)
+        self._team.to(torch.device(device))
+        return self
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Frees simulations, threads and renderers."""
@@ -244,13 +258,9 @@ def _check_count(name: str, value: Any) -> None:
         raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1.")
 
 
-OPTIONS = (
-    "observability",
-    "agent_obsk",
-    "partition",
-    "local_categories",
-    "global_categories",
-    "repair_graph",
-    "max_episode_steps",
-    "num_threads",
-)
+def _shared_options() -> list[str]:
+    """Options that every scenario has."""
+    parameters = inspect.signature(MAMuJoCoEnv.__init__).parameters.values()
+    everywhere = ("num_envs", "seed", "device")
+    keywords = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    return [name for name in keywords if name not in everywhere]

@@ -251,7 +251,7 @@ def _check_categories(division: Division, graph: Graph) -> tuple[list[list[str]]
     for name in (name for names in (*local_lists, everyone) for name in names):
         if name not in known:
             raise ConfigError(
-                f"'{name}' is no category of scenario '{division.scenario}'.{did_you_mean(str(name), known)}"
-                f" Categories: {', '.join(known)}."
+                f"'{name}' is no category of scenario '{division.scenario}'."
+                f"{did_you_mean(str(name), known)} Categories: {', '.join(known)}."
             )
     return local_lists, list(everyone)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from hetmarl_envs.mamujoco.features import (
     COS,
@@ -238,7 +239,7 @@ def _pusher() -> Graph:
         joints[name] = replace(joints[name], label="r_wrist_roll_joint")
     return Graph(
         joints=tuple(joints.values()),
-        edges=_edges(joints, *(f"{a} {b}" for a, b in zip(names, names[1:], strict=False))),
+        edges=_edges(joints, *(f"{a} {b}" for a, b in pairwise(names))),
         everyone=tuple(
             Joint(name, special={"qpos": span(XPOS, 3 * body, 3 * body + 3), "qvel": ()})
             for name, body in PUSHER_BODIES.items()
@@ -297,7 +298,7 @@ def _many_segment_swimmer(segments: int) -> Graph:
     names = list(joints)
     return Graph(
         joints=tuple(joints.values()),
-        edges=_edges(joints, *(f"{a} {b}" for a, b in zip(names, names[1:], strict=False))),
+        edges=_edges(joints, *(f"{a} {b}" for a, b in pairwise(names))),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -88,7 +88,7 @@ def _check_option(where: str, field: dataclasses.Field[Any], value: Any) -> Any:
         expected, fits = "true or false", isinstance(value, bool)
     elif isinstance(default, tuple):
         expected = "two rising numbers"
-        fits = isinstance(value, (list, tuple)) or hasattr(value, "_content")
+        fits = isinstance(value, Sequence) and not isinstance(value, str)
         pair = tuple(value) if fits else ()
         fits = len(pair) == 2 and all(_is_number(v) for v in pair) and pair[0] <= pair[1]
         value = tuple(float(v) for v in pair) if fits else value

@@ -9,15 +9,18 @@ any function on every simulation, on the same threads; so the public C interface
 from __future__ import annotations
 
 import ctypes
+import logging
 import weakref
-from pathlib import Path
 from typing import Any
 
 import mujoco
 import numpy as np
 import torch
 
-from hetmarl_envs.errors import HetmarlError, MissingExtraError
+from hetmarl_envs.errors import HetmarlError
+from hetmarl_envs.mamujoco.library import BatchConfig, library, quiet
+
+_logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,48 +29,24 @@ class SimulationError(HetmarlError):
     """MuJoCo raised an error inside a simulation."""
 
 
-class _Config(ctypes.Structure):
-    _fields_ = [("nthread", ctypes.c_int), ("persistent", ctypes.c_bool)]
-
-
-def _load_library() -> ctypes.CDLL:
-    """The MuJoCo library that the Python bindings have loaded, with the batch functions typed."""
-    package = Path(mujoco.__file__).parent
-    patterns = ("libmujoco.so*", "libmujoco*.dylib", "mujoco.dll")
-    found = [path for pattern in patterns for path in sorted(package.glob(pattern))]
-    library = ctypes.CDLL(str(found[0])) if found else None
-    if library is None or not hasattr(library, "mjb_apply"):
-        raise MissingExtraError(
-            f"MAMuJoCo needs MuJoCo's batch stepping, new in 4.0; found mujoco {mujoco.__version__}"
-            ": pip install 'mujoco>=4'"
-        )
-    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "mjb_makeBatch": (pointer, [pointer, number, ctypes.POINTER(_Config), text, number]),
-        "mjb_deleteBatch": (None, [pointer]),
-        "mjb_state": (pointer, [pointer]),
-        "mjb_stateComponent": (pointer, [pointer, number, pointer]),
-        "mjb_output": (pointer, [pointer, text, pointer, pointer]),
-        "mjb_step": (number, [pointer, pointer, number, number, number]),
-        "mjb_forward": (number, [pointer, pointer, number, number]),
-        "mjb_reset": (number, [pointer, pointer, number, pointer, number]),
-        "mjb_apply": (number, [pointer, pointer, number, pointer, pointer, number]),
-        "mjb_status": (ctypes.POINTER(ctypes.c_int), [pointer]),
-        "mjb_error": (text, [pointer, number]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
-    return library
+# Warnings after which MuJoCo has put a simulation back to where the model starts.
+_UNSTABLE = [
+    int(kind)
+    for kind in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+    )
+]
 
 
 class Simulator:
     """``num_envs`` simulations of ``model``, all stepped in one call.
 
-    ``qpos [num_envs, nq]``, ``qvel [num_envs, nv]`` and ``ctrl [num_envs, nu]`` are live views of the
-    simulations' state: a write is what the next call starts from. ``field(name)`` is a live array of
-    a derived quantity, refreshed by every call for the simulations that it touches; after ``step`` it
-    describes the last substep, as after ``mj_step``.
+    ``qpos [num_envs, nq]``, ``qvel [num_envs, nv]`` and ``ctrl [num_envs, nu]`` are live views of
+    the simulations' state: a write is what the next call starts from. ``field(name)`` is a live
+    array of a derived quantity, refreshed by every call for the simulations that it touches; after
+    ``step`` it describes the last substep, as after ``mj_step``.
 
     Args:
         model: copied.
@@ -84,7 +63,7 @@ class Simulator:
         contact_forces: bool = False,
     ) -> None:
         self.model, self.num_envs, self.num_threads = model, num_envs, num_threads
-        self._library = _load_library()
+        self._library = library()
         # The function runs on what the step left in each simulation's mjData, so every simulation
         # keeps its own. mjb_apply passes two arguments more than it takes: the C calling
         # conventions of all supported platforms let it ignore them.
@@ -94,7 +73,7 @@ class Simulator:
             else None
         )
         message = ctypes.create_string_buffer(1000)
-        config = _Config(num_threads, contact_forces)
+        config = BatchConfig(num_threads, contact_forces)
         self._batch = self._library.mjb_makeBatch(
             model._address, num_envs, ctypes.byref(config), message, len(message)
         )
@@ -103,9 +82,14 @@ class Simulator:
                 f"MuJoCo cannot make {num_envs} simulations on {num_threads} threads: "
                 f"{message.value.decode()}"
             )
-        self.close = weakref.finalize(self, self._library.mjb_deleteBatch, self._batch)
+        self._free = weakref.finalize(self, self._library.mjb_deleteBatch, self._batch)
         self._fields: dict[str, Array] = {}
         self._template = mujoco.MjData(model)
+        kinds = int(mujoco.mjtWarning.mjNWARNING)
+        self._warnings = self._array(  # [num_envs, kinds, (last detail, number)]
+            self._library.mjb_warning(self._batch), (num_envs, kinds, 2), np.dtype(np.int32)
+        )
+        self._unstable, self._reported = 0, False
         size = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_INTEGRATION))
         start = self._library.mjb_state(self._batch)
         self.state = self._array(start, (num_envs, size), np.dtype(np.float64))
@@ -116,7 +100,7 @@ class Simulator:
     @staticmethod
     def _array(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         buffer = (ctypes.c_char * (int(np.prod(shape)) * dtype.itemsize)).from_address(address)
-        return np.frombuffer(buffer, dtype).reshape(shape)
+        return np.frombuffer(memoryview(buffer), dtype).reshape(shape)
 
     def _component(self, component: mujoco.mjtState, width: int) -> Array:
         address = self._library.mjb_stateComponent(self._batch, int(component), None)
@@ -137,20 +121,52 @@ class Simulator:
 
     def step(self, substeps: int) -> None:
         """Advances all simulations by ``substeps`` calls of ``mj_step``."""
-        self._check(self._library.mjb_step(self._batch, None, self.num_envs, substeps, 0))
-        if self._after_step is not None:
-            function, n = self._after_step, self.num_envs
-            self._check(self._library.mjb_apply(self._batch, None, n, function, None, 0))
-            # mjb_apply does not copy derived fields out; a forward pass without a stage only does
-            self._check(self._library.mjb_forward(self._batch, None, n, 0))
+        self._check_open()
+        batch, n = self._batch, self.num_envs
+        with quiet():
+            self._check(self._library.mjb_step(batch, None, n, substeps, 0))
+            if self._after_step is not None:
+                self._check(self._library.mjb_apply(batch, None, n, self._after_step, None, 0))
+                # mjb_apply does not copy derived fields out; a pass without a stage does only that
+                self._check(self._library.mjb_forward(batch, None, n, 0))
+        unstable = int(self._warnings[:, _UNSTABLE, 1].sum())
+        if unstable > self._unstable:
+            self._report_unstable()
+        self._unstable = unstable
+
+    def _report_unstable(self) -> None:
+        """Says it once: MuJoCo restarts such a simulation by itself, as it does for gymnasium."""
+        if not self._reported:
+            self._reported = True
+            row = int(self._warnings[:, _UNSTABLE, 1].sum(1).argmax())
+            _logger.warning(
+                "simulation %d became unstable (NaN, infinite or huge positions, velocities or "
+                "accelerations) and MuJoCo put it back to the model's start within its episode; "
+                "further cases are not reported. Are actions within their bounds?",
+                row,
+            )
 
     def reset(self, ids: Array, qpos: Array, qvel: Array) -> None:
         """Starts simulations ``ids [n]`` (int32, rising) at ``qpos [n, nq]``, ``qvel [n, nv]``."""
+        self._check_open()
         pointer = ids.ctypes.data
         forward = int(mujoco.mjtStage.mjSTAGE_ACC)
-        self._check(self._library.mjb_reset(self._batch, pointer, len(ids), None, 0))
-        self.qpos[ids], self.qvel[ids] = qpos, qvel
-        self._check(self._library.mjb_forward(self._batch, pointer, len(ids), forward))
+        with quiet():
+            self._check(self._library.mjb_reset(self._batch, pointer, len(ids), None, 0))
+            self.qpos[ids], self.qvel[ids] = qpos, qvel
+            self._check(self._library.mjb_forward(self._batch, pointer, len(ids), forward))
+
+    def close(self) -> None:
+        """Frees the simulations and their threads; the arrays keep their last values."""
+        if self._free.alive:
+            for name in ("state", "qpos", "qvel", "ctrl", "_warnings"):
+                setattr(self, name, getattr(self, name).copy())
+            self._fields = {name: values.copy() for name, values in self._fields.items()}
+            self._free()
+
+    def _check_open(self) -> None:
+        if not self._free.alive:
+            raise SimulationError("the environment is closed; make a new one.")
 
     def _check(self, failed: int) -> None:
         if failed:

@@ -56,7 +56,7 @@ def tasks() -> list[str]:
 
 
 def agents_by_joints(factorization: str) -> tuple[int, int] | None:
-    """``"4x2"`` as ``(4, 2)``: agents and joints (or segments) of each; None if not of that form."""
+    """``"4x2"`` as ``(4, 2)``, agents and the joints or segments of each; None for other forms."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", factorization)
     return (int(match[1]), int(match[2])) if match else None
 

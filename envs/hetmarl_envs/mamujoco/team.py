@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,13 @@ class Team:
             )
         return groups
 
+    def to(self, device: torch.device) -> None:
+        """Gives observations on ``device`` from now on."""
+        self.device = device
+        self._state_columns = self._state_columns.to(device)
+        for name, group in self.groups.items():
+            self.groups[name] = replace(group, columns=group.columns.to(device))
+
     def write_action(self, group: Group, action: Array) -> None:
         """Sets the controls of a group's agents to ``action [N, n_g, A_g]``, not clipped.
 
@@ -197,7 +204,7 @@ class Team:
         return observations, table.index_select(1, self._state_columns)
 
     def close(self) -> None:
-        """Frees the simulations; nothing may be read from them any more."""
+        """Frees the simulations and their threads."""
         self.simulator.close()
 
     def _observe_everything(self, state: Tensor) -> tuple[dict[str, Tensor], Tensor]:
