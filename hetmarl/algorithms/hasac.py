@@ -19,14 +19,14 @@ from hetmarl_envs.errors import ConfigError
 
 @dataclass
 class HASACConfig:
-    """Hyperparameters of HASAC; defaults are HARL's tuned ones for HalfCheetah 2x3."""
+    """Hyperparameters of HASAC; the published ones are overlays, ``+experiment=``."""
 
     gamma: float = 0.99
     """Discount per step, in (0, 1]; typically .95 to .995."""
-    n_step: int = 10
+    n_step: int = 1
     """Steps of a transition, stopping at episode ends; 1 to 25 (HARL: 5 Ant, 10 HalfCheetah)."""
-    batch_size: int = 1000
-    """Transitions per gradient step and process; 256 to 2200."""
+    batch_size: int = 256
+    """Transitions per gradient step and process; 256 to 2200 (HARL: 1000)."""
     updates_per_step: float = 1.0
     """Gradient steps per vector step; below 1 the remainder is carried over. .05 to 4."""
     actor_lr: float = 1e-3
@@ -37,10 +37,10 @@ class HASACConfig:
     """Share of the critic that its target takes over per gradient step, in (0, 1]."""
     auto_alpha: bool = True
     """Adapt each agent's and the joint temperature to its target entropy."""
-    alpha: float = 1.0
+    alpha: float = 0.2
     """Temperature; the initial one if it is adapted. HARL: 1 adapted, .2 or .001 fixed."""
-    alpha_lr: float = 3e-4
-    """Adam's learning rate of the temperatures."""
+    alpha_lr: float = 1e-3
+    """Adam's learning rate of the temperatures; 3e-4 (HARL) to 1e-3."""
     target_entropy_scale: float = 1.0
     """Target entropy −scale·(action dimensions), in nats."""
     max_grad_norm: float | None = None
