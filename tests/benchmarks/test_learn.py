@@ -1,0 +1,137 @@
+"""The table of learning runs: finished ones are skipped, unfinished ones resumed."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Stands in for `hetmarl train`: 100 frames a time, dies at the frame of a file `die_at`.
+TRAINER = """
+import sys
+from pathlib import Path
+given = dict(a.split("=", 1) for a in sys.argv[1:])
+run_dir = Path(given["run_dir"])
+(run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+metrics, last = run_dir / "metrics.csv", run_dir / "checkpoints" / "last.ckpt"
+start = int(last.read_text()) if given.get("resume") == "last" else 0
+if start == 0:
+    metrics.write_text("frames,time/elapsed_seconds,eval/return_mean,eval/return_std\\n")
+die_at = run_dir.parent / "die_at"
+for frames in range(start + 100, int(given["total_frames"]) + 1, 100):
+    if die_at.exists() and frames == int(die_at.read_text()):
+        die_at.unlink()
+        sys.exit(3)
+    with metrics.open("a") as file:
+        file.write(f"{frames},{frames / 10},{frames + int(given['seed'])},1\\n")
+    last.write_text(str(frames))
+with (run_dir.parent / "started").open("a") as file:
+    file.write(f"{given['seed']} from {start}\\n")
+"""
+
+
+@pytest.fixture
+def learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/learn.py with a trainer that takes no time."""
+    spec = importlib.util.spec_from_file_location("learn", ROOT / "benchmarks" / "learn.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "learn", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    trainer = tmp_path / "trainer.py"
+    trainer.write_text(TRAINER)
+    real = module.command
+
+    def command(*arguments: object, **options: object) -> list[str]:
+        interpreter, _, _, _, *settings = real(*arguments, **options)
+        return [interpreter, str(trainer), *settings]
+
+    monkeypatch.setattr(module, "command", command)
+    monkeypatch.setattr(module, "random_return", lambda run_dir: (-5.0, 1.0))
+    return module
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    (tmp_path / "suites.yaml").write_text(
+        "small: [{task: family/game, algo: hasac, frames: 500, seeds: [0, 1, 2], overrides: []}]\n"
+    )
+    places = {"suites": "suites.yaml", "results": "results", "runs-dir": "runs", "assets": "assets"}
+    return [f"--{key}={tmp_path / value}" for key, value in places.items()]
+
+
+def rows(tmp_path: Path) -> list[dict[str, str]]:
+    with (tmp_path / "results" / "learn.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_suite_survives_a_killed_run(
+    learn: ModuleType, arguments: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "die_at").write_text("300")  # the first run, once
+    assert learn.main(["run", "small", *arguments]) == 1
+    assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert learn.main(["run", "small", *arguments]) == 0
+    started = (tmp_path / "runs" / "started").read_text().split("\n")[:-1]
+    assert started == ["1 from 0", "2 from 0", "0 from 200"]
+    assert [(row["seed"], row["return_mean"], row["wall_seconds"]) for row in rows(tmp_path)] == [
+        ("0", "500", "50"),
+        ("1", "501", "50"),
+        ("2", "502", "50"),
+    ]
+    curve = np.loadtxt(
+        tmp_path / "results" / "curves" / "game-hasac-seed0.csv", delimiter=",", skiprows=1
+    )
+    assert curve[:, 0].tolist() == [100, 200, 300, 400, 500]
+
+
+def test_a_run_killed_before_its_row_is_recorded_and_not_repeated(
+    learn: ModuleType, arguments: list[str], tmp_path: Path
+) -> None:
+    learn.main(["run", "small", *arguments])
+    (tmp_path / "results" / "learn.csv").unlink()
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert len((tmp_path / "runs" / "started").read_text().split("\n")) == 4
+    assert len(rows(tmp_path)) == 3
+
+
+def test_a_run_in_other_hands_is_left_alone(
+    learn: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with learn.locked(tmp_path / "runs" / "game-hasac-seed0.lock"):
+        assert learn.main(["run", "small", *arguments]) == 0
+    assert "seed0: is being trained by another process" in capsys.readouterr().out
+    assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_table_and_plot(
+    learn: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn.main(["run", "small", *arguments])
+    capsys.readouterr()
+    assert learn.main(["table", "small", *arguments]) == 0
+    # mean 501, standard deviation 1, t = 4.303: ± 2.5
+    assert "| family/game | hasac | 500 | 3 | 501 ± 2 | 500, 501, 502 |" in capsys.readouterr().out
+    assert learn.main(["plot", "small", *arguments]) == 0
+    assert (tmp_path / "assets" / "learn_game.png").stat().st_size > 1000
+    assert learn.main(["status", "small", *arguments]) == 0
+    assert "finished, return 502" in capsys.readouterr().out
+
+
+def test_the_suites_are_well_formed(learn: ModuleType) -> None:
+    import hetmarl
+
+    for suite in ("foundation", "smoke"):
+        runs = learn.read_suite(suite, ROOT / "benchmarks" / "suites.yaml")
+        assert {run.task for run in runs} <= set(hetmarl.list_tasks())
+    with pytest.raises(SystemExit, match="no suite 'fundation'"):
+        learn.read_suite("fundation", ROOT / "benchmarks" / "suites.yaml")
