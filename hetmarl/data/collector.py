@@ -69,7 +69,8 @@ class TeamCollector:
         generator.manual_seed(stable_seed(self.seed, "act", chunk, self.rank))
 
         def noise(like: Tensor) -> Tensor:
-            return torch.empty_like(like).normal_(generator=generator)
+            drawn = torch.empty(like.shape, dtype=like.dtype, device=device)
+            return drawn.normal_(generator=generator).to(like.device)
 
         data, returns, lengths = [], [], []
         policy_noise, policy.noise = policy.noise, noise
@@ -116,7 +117,7 @@ class TeamCollector:
             )
         return {
             "env": self.env.runtime_state(),
-            "carrier": {".".join(key): value.clone() for key, value in _leaves(self._carrier)},
+            "carrier": self._carrier.clone().to_dict(),
             "returns": self._returns.clone(),
             "lengths": self._lengths.clone(),
         }
@@ -124,11 +125,9 @@ class TeamCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes back to the moment of ``state_dict``."""
         self.env.load_runtime_state(state["env"])
-        values = {tuple(name.split(".")): value for name, value in state["carrier"].items()}
         device = self._returns.device
-        self._carrier = TensorDict({}, self.env.batch_size, device=self._carrier.device)
-        for key, value in values.items():
-            self._carrier.set(key, value.to(device))
+        # into the reset's, whose groups have batch sizes of their own
+        self._carrier.update(TensorDict(state["carrier"], device=device))
         self._returns = state["returns"].to(device)
         self._lengths = state["lengths"].to(device)
 
@@ -145,8 +144,3 @@ def write_random_actions(
         share = like.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
         actions.append(low + (high - low) * share)
     return spec.write_actions(data, actions)
-
-
-def _leaves(data: TensorDictBase) -> list[tuple[tuple[str, ...], Tensor]]:
-    items = data.items(True, True)
-    return [((key,) if isinstance(key, str) else key, value) for key, value in items]

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict
 from torchrl.envs import EnvBase
 
@@ -19,7 +18,7 @@ from hetmarl.data.collector import Episodes, TeamCollector
 from hetmarl.data.replay import Replay
 from hetmarl.engines.randomness import stable_seed, stream
 from hetmarl.guards import check_finite_data
-from hetmarl.lightning.exact import RESUME_KEY, gather_ranks, random_state, set_random_state
+from hetmarl.lightning.exact import gather_ranks, random_state, set_random_state
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
@@ -122,6 +121,8 @@ class ReplayData(LightningDataModule):
         self.replay: Replay | None = None
         self._eval_env: EnvBase | None = None
         self._resume: dict[str, Any] | None = None
+        self.after_iteration: Callable[[], None] | None = None
+        """Called between two iterations, when everything of the first is done and logged."""
 
     # ------------------------------------------------------------------ counting
     @property
@@ -167,14 +168,9 @@ class ReplayData(LightningDataModule):
         self._collector = TeamCollector(env, policy, seed=self.seed, rank=rank)
         if self._resume is not None:
             self.iteration = self._resume["iteration"]
-            ranks = self._resume["ranks"]
-            if len(ranks) != self._world:
-                raise ConfigError(
-                    f"the checkpoint was written by {len(ranks)} processes, this run has "
-                    f"{self._world}. Resume with the same trainer.devices."
-                )
-            self._collector.load_state_dict(ranks[rank]["collector"])
-            set_random_state(ranks[rank]["random"])
+            mine = self._resume["ranks"][rank]
+            self._collector.load_state_dict(mine["collector"])
+            set_random_state(mine["random"])
         return self._collector
 
     def _start_replay(self, chunk: TensorDict, spec: TeamSpec) -> Replay:
@@ -196,6 +192,7 @@ class ReplayData(LightningDataModule):
         )
         if self._resume is not None:
             replay.load_state_dict(self._resume["ranks"][self._rank]["replay"])
+            self._resume = None
         return replay
 
     def collect(self) -> ReplayBatch:
@@ -235,27 +232,35 @@ class ReplayData(LightningDataModule):
         return self._eval_env
 
     # ------------------------------------------------------------------ exact resume
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what only exact resume needs; ``ExactCheckpointIO`` puts it beside the file."""
+    def resume_state(self) -> dict[str, Any] | None:
+        """What only exact resume needs, of all processes; plain values and tensors."""
         if self._collector is None or self.replay is None:
-            return
+            return None
         mine = {
             "collector": self._collector.state_dict(),
             "replay": self.replay.state_dict(),
             "random": random_state(),
         }
-        checkpoint[RESUME_KEY] = {"iteration": self.iteration, "ranks": gather_ranks(mine)}
+        return {"iteration": self.iteration, "ranks": gather_ranks(mine)}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the resume state until training starts."""
-        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            return
-        self._resume = checkpoint.get(RESUME_KEY)
-        if self._resume is None:
+    def load_resume_state(self, state: dict[str, Any] | None) -> None:
+        """Keeps the state until training starts.
+
+        Raises:
+            ConfigError: there is none, or it is that of another number of processes.
+        """
+        if state is None:
             raise ConfigError(
-                "this checkpoint holds no resume state (last.ckpt does, best.ckpt does not). "
-                "Resume from last.ckpt, or load its weights with hetmarl.load_policy."
+                "this checkpoint holds no resume state: expected a last.ckpt in its run's own "
+                "directory, with resume/ and all (best.ckpt holds weights alone). Its policy can "
+                "be had with hetmarl.load_policy."
             )
+        if len(state["ranks"]) != self._world:
+            raise ConfigError(
+                f"the checkpoint was written by {len(state['ranks'])} processes, this run has "
+                f"{self._world}. Resume with the same trainer.devices and trainer.num_nodes."
+            )
+        self._resume = state
 
     def teardown(self, stage: str) -> None:
         """Closes the environments."""
@@ -275,10 +280,19 @@ class ReplayLoader:
     def __len__(self) -> int:
         return self.data.num_iterations
 
+    def state_dict(self) -> dict[str, Any]:
+        """Tells Lightning that this loader goes on where it stopped."""
+        return {"iteration": self.data.iteration}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do: the DataModule's resume state has it, with all that belongs to it."""
+
     def __iter__(self) -> Iterator[ReplayBatch]:
         self.data._start()
         while self.data.iteration < len(self):
             yield self.data.collect()
+            if self.data.after_iteration is not None:
+                self.data.after_iteration()
 
 
 def _sample(

@@ -22,7 +22,8 @@ from hetmarl.checkpoint import CheckpointError, load_plain, plain_bytes, write_a
 
 RESUME_KEY = "hetmarl_resume"
 COMPANION_KEY = "hetmarl_companion"
-COMPANIONS = "resume"
+COMPANIONS = Path("..", "resume")
+"""Their directory, from that of the checkpoints."""
 
 
 class ExactCheckpointIO(TorchCheckpointIO):
@@ -53,14 +54,17 @@ class ExactCheckpointIO(TorchCheckpointIO):
             digest = hashlib.sha256(data).hexdigest()
             name = f"{path.stem}-{resume['iteration']:09d}-{digest[:16]}.pt"
             companion = path.parent / COMPANIONS / name
-            companion.parent.mkdir(exist_ok=True)
+            companion.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(companion, data)
             checkpoint[COMPANION_KEY] = {"file": name, "sha256": digest}
         write_atomically(path, plain_bytes(checkpoint, "checkpoint"))
         if companion is not None:
-            for stale in companion.parent.glob(f"{path.stem}-*"):
+            # older generations, and what a kill in the middle of writing has left
+            for stale in companion.parent.glob(f"*{path.stem}-*"):
                 if stale != companion:
                     stale.unlink()
+            for stale in path.parent.glob(".*.ckpt.tmp"):
+                stale.unlink()
 
     def load_checkpoint(
         self,

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hetmarl.data.evaluation import evaluate
 from hetmarl.engines.randomness import UpdateRandomness, stable_seed
 from hetmarl.guards import check_finite
+from hetmarl.lightning.exact import RESUME_KEY, random_state, set_random_state
 from hetmarl.lightning.strategy import average
 from hetmarl.lightning.trainer_checks import check_trainer
 from hetmarl.networks.policy import TeamPolicy
@@ -100,6 +102,22 @@ class TeamModule(LightningModule):
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=True, batch_size=1)
 
+    # ------------------------------------------------------------------ checkpoints
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what only exact resume needs, unless it is a checkpoint of weights alone."""
+        if "optimizer_states" in checkpoint:
+            data = self.trainer.datamodule  # type: ignore[attr-defined]
+            checkpoint[RESUME_KEY] = data.resume_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Hands it back when training goes on."""
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.trainer.datamodule.load_resume_state(checkpoint.get(RESUME_KEY))  # type: ignore[attr-defined]
+        # a finished run that is given more frames has not seen its last batch
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        progress["is_last_batch"] = False
+
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Evaluates the deterministic policy on the DataModule's ``eval_env``."""
@@ -113,15 +131,17 @@ class TeamModule(LightningModule):
 
 @contextmanager
 def isolated_random() -> Iterator[None]:
-    """Leaves torch's global random state as it was."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
+    """Leaves the global random states of torch, numpy and Python as they were."""
+    state = random_state()
+    try:
         yield
+    finally:
+        set_random_state(state)
 
 
 @contextmanager
 def seeded(*where: int | str) -> Iterator[None]:
-    """Torch's global random state seeded by its arguments inside, as it was outside."""
+    """Torch's global random state seeded by its arguments inside; outside it stays as it was."""
     with isolated_random():
         torch.manual_seed(stable_seed(*where))
         yield
