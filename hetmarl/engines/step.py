@@ -44,8 +44,12 @@ class GradientStep:
             parts = flat.split([g.numel() for g in gradients])
             gradients = tuple(p.view_as(g) for p, g in zip(parts, gradients, strict=True))
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
-            parameter.grad = gradient
+            # laid out as its parameter, which fused optimisers take for granted: those of a sum
+            # (stride 0) or of a transposed product are not
+            same = gradient.stride() == parameter.stride()
+            parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
         if self.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        torch.clear_autocast_cache()  # else autocast goes on with casts of the old weights
