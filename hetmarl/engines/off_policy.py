@@ -14,6 +14,7 @@ from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.engines.step import GradientStep
 from hetmarl.networks.actors import NoiseLike, Sample
 from hetmarl.objectives.hasac import frozen
+from hetmarl.objectives.masked import masked_mean
 from hetmarl_envs.contract import TeamSpec
 
 
@@ -107,7 +108,9 @@ class OffPolicyEngine:
             self.actor_steps[agent](loss_actor)
             name = loss.spec.names[agent]
             metrics[f"loss_actor/{name}"] = loss_actor.detach()
-            metrics[f"entropy/{name}"] = -samples[agent].log_prob.detach().mean()
+            log_prob, alive = samples[agent].log_prob.detach(), loss.alive(data, agent)
+            reduce = self.actor_steps[agent].reduce
+            metrics[f"entropy/{name}"] = -masked_mean(log_prob, alive, reduce)
 
         with frozen(loss.critic):
             sequential_update(
