@@ -41,26 +41,38 @@ class SquashedGaussianActor(nn.Module):
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
         super().__init__()
+        if len(agent.observation_shape) != 1:
+            raise ConfigError(
+                f"agent '{agent.name}' observes {list(agent.observation_shape)}, expected a vector "
+                "[O]. Flatten it in the environment (torchrl.envs.FlattenObservation)."
+            )
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
         if not torch.isfinite(high - low).all() or (high <= low).any():
             raise ConfigError(
                 f"agent '{agent.name}': a squashed Gaussian needs finite action bounds with "
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
-        inputs = math.prod(agent.observation_shape)
         self.net = mlp(
-            inputs,
+            agent.observation_shape[0],
             2 * agent.action.dim,
             config.hidden_sizes,
             config.activation,
             config.actor_last_activation,
         )
-        self.register_buffer("centre", (high + low) / 2)
-        self.register_buffer("half_width", (high - low) / 2)
+        centre = (high + low) / 2
+        half_width = torch.minimum(high - centre, centre - low)
+        # rounded, centre ± half_width can pass a bound by the last bit
+        while (over := (centre + half_width > high) | (centre - half_width < low)).any():
+            half_width = torch.where(over, half_width.nextafter(0 * half_width), half_width)
+        self.register_buffer("centre", centre)
+        self.register_buffer("half_width", half_width)
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observation ``[*B, O]`` to mean and log standard deviation of u, each ``[*B, A]``."""
-        mean, log_std = self.net(observation).chunk(2, dim=-1)
+        # to the weights' device and dtype, and out of autocast's: in bfloat16 the logarithms below
+        # would have two or three digits
+        output = self.net(observation.to(self.centre)).to(self.centre.dtype)
+        mean, log_std = output.chunk(2, dim=-1)
         return mean, log_std.clamp(self.LOG_STD_MIN, self.LOG_STD_MAX)
 
     def sample(self, observation: Tensor, noise: NoiseLike = torch.randn_like) -> Sample:

@@ -29,5 +29,6 @@ class TwinQ(nn.Module):
         Returns:
             Q₁ and Q₂, each ``[*B, 1]``.
         """
-        x = torch.cat([state, *actions], dim=-1)
-        return self.q1(x), self.q2(x)
+        dtype = next(self.q1.parameters()).dtype
+        x = torch.cat([state, *actions], dim=-1).to(dtype)
+        return self.q1(x).to(dtype), self.q2(x).to(dtype)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -41,7 +42,11 @@ class _OneDNNLinear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """``nn.Linear`` in everything but speed: float32 matrices on a CPU go through oneDNN."""
+    """``nn.Linear`` in everything but speed: float32 matrices on a CPU go through oneDNN.
+
+    What oneDNN's operator cannot do (other dtypes and devices, empty batches, autocast,
+    compilation, ``torch.func``, forward-mode derivatives) goes PyTorch's own way.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, in_features]`` (or more batch axes) to ``[B, out_features]``."""
@@ -52,8 +57,11 @@ class Linear(nn.Linear):
             or x.dtype != torch.float32
             or self.weight.dtype != torch.float32
             or x.device.type != "cpu"
+            or x.numel() == 0
             or torch.is_autocast_enabled("cpu")
             or torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or forward_ad._current_level >= 0
         ):
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():

@@ -44,11 +44,14 @@ class TeamPolicy(TensorDictModuleBase):
         self.noise: NoiseLike = torch.randn_like
 
     def act(self, agent: int, observation: Tensor) -> Tensor:
-        """One agent's action ``[*B, A_i]`` from its observation ``[*B, O_i]``, as on a robot."""
+        """One agent's action ``[*B, A_i]`` from its observation ``[*B, O_i]``, as on a robot.
+
+        On the observation's device and in its dtype, wherever the actor stands.
+        """
         actor = self.actors[agent]
         if exploration_type() in (None, ExplorationType.RANDOM):
-            return actor.act(observation, self.noise)  # type: ignore[operator]
-        return actor.mode(observation)  # type: ignore[operator]
+            return actor.act(observation, self.noise).to(observation)  # type: ignore[operator]
+        return actor.mode(observation).to(observation)  # type: ignore[operator]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         spec = self.spec
