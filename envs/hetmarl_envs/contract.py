@@ -61,21 +61,31 @@ class ActionSpace:
                 for bound in (spec.space.low, spec.space.high)
             )
             if not (low == low[:1, :1]).all() or not (high == high[:1, :1]).all():
-                raise ContractError(
-                    f"{where}: the agents of one group have different action bounds. Put agents "
-                    "with unequal spaces into different groups (env.group_map)."
-                )
+                raise _unequal(where, "bounds")
             return cls("continuous", tuple(low[0, 0].tolist()), tuple(high[0, 0].tolist()))
+        # TorchRL's multi-discrete specs are subclasses of the discrete ones
+        if isinstance(spec, MultiCategorical):
+            nvec = torch.as_tensor(spec.nvec)
+            nvec = nvec.reshape(-1, nvec.shape[-1])
+            if not (nvec == nvec[:1]).all():
+                raise _unequal(where, "choices")
+            return cls("multi_discrete", choices=tuple(nvec[0].tolist()))
+        if isinstance(spec, MultiOneHot):
+            return cls("multi_discrete", choices=tuple(int(box.n) for box in spec.space))
         if isinstance(spec, (OneHot, Categorical)):
             return cls("discrete", choices=(int(spec.space.n),))
-        if isinstance(spec, (MultiCategorical, MultiOneHot)):
-            nvec = spec.nvec.reshape(-1, spec.nvec.shape[-1])[0]
-            return cls("multi_discrete", choices=tuple(int(n) for n in nvec))
         raise ContractError(
             f"{where}: action spec {type(spec).__name__} with dtype {spec.dtype} is not supported. "
             "Expected a bounded floating-point spec, Categorical, OneHot, MultiCategorical or "
             "MultiOneHot."
         )
+
+
+def _unequal(where: str, what: str) -> ContractError:
+    return ContractError(
+        f"{where}: the agents of one group have different action {what}. Put agents with unequal "
+        "spaces into different groups (env.group_map)."
+    )
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,11 @@ class TeamSpec:
                 )
             action = ActionSpace.from_spec(env.full_action_spec[action_key], str(action_key))
             for index, name in enumerate(names):
+                if name in by_name:
+                    raise ContractError(
+                        f"agent '{name}' stands twice in group_map, in '{by_name[name].group}' and "
+                        f"'{group}'. Expected names that are unique in the team."
+                    )
                 by_name[name] = AgentSpec(name, group, index, shape[1:], action)
         order = list(getattr(env, "agent_names", None) or by_name)
         if sorted(order) != sorted(by_name):
@@ -267,8 +282,12 @@ def check_team_env(env: EnvBase, steps: int = 3) -> TeamSpec:
 
 def _check_observations(data: TensorDictBase, spec: TeamSpec, when: str) -> None:
     for group, members in spec.groups.items():
-        observation = data.get((group, "observation"))
+        observation = data.get((group, "observation"), None)
         expected = (*data.batch_size, len(members), *spec.agents[members[0]].observation_shape)
+        if observation is None:
+            raise ContractError(
+                f"{when}: ({group!r}, 'observation') is missing; write it in _{when}."
+            )
         if tuple(observation.shape) != expected or observation.dtype != torch.float32:
             raise ContractError(
                 f"{when}: ({group!r}, 'observation') is {observation.dtype} "

@@ -48,7 +48,14 @@ class Family:
 
     def missing(self) -> list[str]:
         """Required packages that are not installed."""
-        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+        return [name for name in self.requires if not _installed(name)]
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of a dotted name whose parent is missing
+        return False
 
 
 _families: dict[str, Family | str] = {
