@@ -214,13 +214,26 @@ class MAMuJoCoEnv(EnvBase):
         read as the last step left them), step counters, random generator.
         """
         return {
+            "scenario": self.scenario,
             "simulator": self._team.simulator.snapshot(),
             "elapsed": torch.from_numpy(self._elapsed.copy()),
             "rng": self._rng.bit_generator.state,
         }
 
     def load_runtime_state(self, state: Mapping[str, Any]) -> None:
-        """Continues from what ``runtime_state`` returned, in an environment made alike."""
+        """Continues from what ``runtime_state`` returned, in an environment made alike.
+
+        Raises:
+            ConfigError: the state is that of another scenario, view or number of environments.
+        """
+        theirs = state["scenario"], len(state["elapsed"]), set(state["simulator"])
+        ours = self.scenario, self.num_envs, set(self._team.simulator.snapshot())
+        if theirs != ours:
+            raise ConfigError(
+                f"this state is of scenario '{theirs[0]}' with {theirs[1]} sub-environments and "
+                f"{sorted(theirs[2])}; the environment is '{ours[0]}' with num_envs={ours[1]} and "
+                f"{sorted(ours[2])}. Make it with the options that the saved one had."
+            )
         self._team.simulator.restore(state["simulator"])
         self._elapsed[...] = state["elapsed"].numpy()
         self._rng = np.random.default_rng()
@@ -245,11 +258,10 @@ class MAMuJoCoEnv(EnvBase):
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Frees simulations, threads and renderers."""
-        if not self.is_closed:
-            for renderer in self._renderers.values():
-                renderer.close()
-            self._renderers.clear()
-            self._team.close()
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+        self._team.close()
         super().close(raise_if_closed=raise_if_closed)
 
 
