@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrl.objectives import LossModule
@@ -118,7 +119,7 @@ class HASACLoss(LossModule):
 
     @property
     def out_keys(self) -> list[str]:
-        return ["loss_qvalue", "loss_actor", "loss_alpha"]
+        return ["loss_qvalue", "loss_actor", "loss_alpha", "q_mean", "entropy"]
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """No value estimator: the n-step target is this class's own."""
@@ -193,6 +194,7 @@ class HASACLoss(LossModule):
         return total
 
     # ------------------------------------------------------------------ TorchRL's contract
+    @dispatch
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """All losses at once, every actor against the others' *current* policies.
 
