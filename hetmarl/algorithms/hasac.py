@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
-from hetmarl.lightning.module import TeamModule, adam, seeded
+from hetmarl.lightning.module import TeamModule, adam, finite_means, seeded
 from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs.contract import TeamSpec
@@ -108,7 +108,17 @@ class HASAC(TeamModule):
         with seeded(seed, "weights"):
             policy = TeamPolicy(spec, network)
             critic = TwinQ(spec, network)
-        self.loss = HASACLoss(
+        self.loss = self.make_loss(policy, critic)
+        self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
+
+        per_agent = [
+            f"{q}/{name}" for q in ("loss_actor", "entropy", "alpha") for name in spec.names
+        ]
+        self.metric_names = ("loss_qvalue", "q_mean", *per_agent, "alpha/joint")
+
+    def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> HASACLoss:
+        """The losses; a variant of the algorithm returns its own."""
+        return HASACLoss(
             policy,
             critic,
             gamma=self.config.gamma,
@@ -116,12 +126,6 @@ class HASAC(TeamModule):
             auto_alpha=self.config.auto_alpha,
             target_entropy_scale=self.config.target_entropy_scale,
         )
-        self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
-
-        per_agent = [
-            f"{q}/{name}" for q in ("loss_actor", "entropy", "alpha") for name in spec.names
-        ]
-        self.metric_names = ("loss_qvalue", "q_mean", *per_agent, "alpha/joint")
 
     @property
     def policy(self) -> TeamPolicy:  # type: ignore[override]
@@ -153,12 +157,11 @@ class HASAC(TeamModule):
         self.update_debt += batch.learning_steps * config.updates_per_step
         updates = int(self.update_debt)
         self.update_debt -= updates
-        totals: dict[str, Tensor] = {}
+        history = []
         for _ in range(updates):
             data = batch.sample(config.batch_size, n_step=config.n_step, gamma=config.gamma)
-            for name, value in self.engine.update(data, randomness).items():
-                totals[name] = totals[name] + value if name in totals else value
-        metrics = {name: total / updates for name, total in totals.items()}
+            history.append(self.engine.update(data, randomness))
+        metrics = finite_means(history, int(self.frames))
         for name, log_alpha in zip(self.spec.names, self.loss.log_alpha, strict=True):
             metrics[f"alpha/{name}"] = log_alpha.detach().exp()
         metrics["alpha/joint"] = self.loss.log_alpha_joint.detach().exp()

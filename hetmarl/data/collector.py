@@ -103,17 +103,22 @@ class TeamCollector:
         )
         return torch.stack(data, dim=1), ended  # type: ignore[arg-type]
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the environment can save its state."""
+        return hasattr(self.env, "runtime_state") and hasattr(self.env, "load_runtime_state")
+
     def state_dict(self) -> dict[str, Any]:
         """The moment between two chunks: tensors and plain values only.
 
         Raises:
             ConfigError: the environment cannot save its state.
         """
-        if not hasattr(self.env, "runtime_state"):
+        if not self.resumable:
             raise ConfigError(
                 f"{type(self.env).__name__} has no runtime_state(), so that a run on it cannot be "
                 "resumed exactly. Give it runtime_state() and load_runtime_state(state), see "
-                "docs/howto/custom_environment.md, or set checkpoint.exact=false."
+                "docs/howto/custom_environment.md."
             )
         return {
             "env": self.env.runtime_state(),

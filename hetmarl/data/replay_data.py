@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict
 from torchrl.envs import EnvBase
 
@@ -233,8 +234,17 @@ class ReplayData(LightningDataModule):
 
     # ------------------------------------------------------------------ exact resume
     def resume_state(self) -> dict[str, Any] | None:
-        """What only exact resume needs, of all processes; plain values and tensors."""
+        """What only exact resume needs, of all processes; plain values and tensors.
+
+        None before training, and where the environment cannot save its state.
+        """
         if self._collector is None or self.replay is None:
+            return None
+        if not self._collector.resumable:
+            rank_zero_warn(
+                f"{type(self._collector.env).__name__} has no runtime_state(): checkpoints of this "
+                "run hold its weights, but it cannot be resumed."
+            )
             return None
         mine = {
             "collector": self._collector.state_dict(),
@@ -252,8 +262,8 @@ class ReplayData(LightningDataModule):
         if state is None:
             raise ConfigError(
                 "this checkpoint holds no resume state: expected a last.ckpt in its run's own "
-                "directory, with resume/ and all (best.ckpt holds weights alone). Its policy can "
-                "be had with hetmarl.load_policy."
+                "directory, with resume/ and all (best.ckpt holds weights alone), of an "
+                "environment with runtime_state(). Its policy can be had with hetmarl.load_policy."
             )
         if len(state["ranks"]) != self._world:
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from hetmarl.data.evaluation import evaluate
 from hetmarl.engines.randomness import UpdateRandomness, stable_seed
-from hetmarl.guards import check_finite
+from hetmarl.guards import all_finite, check_finite
 from hetmarl.lightning.exact import RESUME_KEY, random_state, set_random_state
 from hetmarl.lightning.strategy import average
 from hetmarl.lightning.trainer_checks import check_trainer
@@ -81,6 +81,7 @@ class TeamModule(LightningModule):
         )
         metrics = self.learn(batch, randomness)
         frames_before = int(self.frames)
+        self._check_weights(frames_before)
         ended = batch.episodes
         sums = [ended.returns.double().sum(), ended.lengths.double().sum()]
         values = [*metrics.values(), *(total.to(self.device) for total in sums)]
@@ -101,6 +102,14 @@ class TeamModule(LightningModule):
         # "step" is the loggers' x axis; in double, because float32 counts to 16.7 million only
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=True, batch_size=1)
+
+    def _check_weights(self, frames: int) -> None:
+        """A finite loss can have an infinite gradient: then no checkpoint of this iteration."""
+        if all_finite(self.parameters()):
+            return
+        actors = zip(self.spec.names, self.policy.actors, strict=True)
+        owned = {f"weights/{n}": nn.utils.parameters_to_vector(a.parameters()) for n, a in actors}
+        check_finite(owned | dict(self.named_parameters()), frames)
 
     # ------------------------------------------------------------------ checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -127,6 +136,22 @@ class TeamModule(LightningModule):
         logged = {f"eval/{name}": torch.tensor(result[name], dtype=torch.float64) for name in names}
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+
+
+def finite_means(updates: Sequence[dict[str, Tensor]], frames: int) -> dict[str, Tensor]:
+    """Means of the scalars of an iteration's gradient steps.
+
+    Raises:
+        NonFiniteError: names the first one in time that is NaN or infinite: one agent's NaN is
+            soon everybody's.
+    """
+    if not updates:
+        return {}
+    means = {name: torch.stack([u[name] for u in updates]).mean() for name in updates[0]}
+    if not all_finite(means.values()):
+        for update in updates:
+            check_finite(update, frames)
+    return means
 
 
 @contextmanager
