@@ -41,6 +41,9 @@ class ReplayDataConfig:
     storage: str = "disk"
     """Replay memory-mapped in the run's directory ("disk"), or in "memory" and copied whole into
     every exact checkpoint; always in memory where there is no directory."""
+    env_device: str = "cpu"
+    """Where the environments compute and a replay in memory lies: "trainer" (the module's device;
+    for VMAS on a GPU), "cpu", "cuda:1", …"""
 
     def __post_init__(self) -> None:
         for name, least in (("frames_per_batch", 1), ("warmup_frames", 0), ("buffer_size", 1)):
@@ -51,6 +54,13 @@ class ReplayDataConfig:
                 )
         if self.storage not in ("disk", "memory"):
             raise ConfigError(f"data.storage='{self.storage}': expected 'disk' or 'memory'.")
+        try:
+            torch.device("cpu" if self.env_device == "trainer" else self.env_device)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"data.env_device='{self.env_device}': expected 'trainer' or a device of torch's, "
+                "such as 'cpu' or 'cuda:0'."
+            ) from error
 
 
 @dataclass
@@ -88,7 +98,6 @@ class ReplayData(LightningDataModule):
         checkpoint_frames: frames between two checkpoints at most, over all processes; None: as
             if there were none before the end.
         directory: for the memory-mapped replay; None: in memory.
-        env_device: where the environments compute.
     """
 
     def __init__(
@@ -102,7 +111,6 @@ class ReplayData(LightningDataModule):
         eval_episodes: int = 20,
         checkpoint_frames: int | None = None,
         directory: str | Path | None = None,
-        env_device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         for name, value in (("num_envs", num_envs), ("total_frames", total_frames)):
@@ -114,7 +122,6 @@ class ReplayData(LightningDataModule):
         self.eval_episodes = eval_episodes
         self.checkpoint_frames = checkpoint_frames
         self.directory = None if directory is None else Path(directory)
-        self.env_device = env_device
         self.steps_per_batch = math.ceil(self.config.frames_per_batch / num_envs)
         self.iteration = 0
         """Iterations collected so far."""
@@ -141,6 +148,16 @@ class ReplayData(LightningDataModule):
         return 1 if self.trainer is None else self.trainer.world_size
 
     @property
+    def _device(self) -> torch.device:
+        """The trainer's device in this process."""
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+    @property
+    def _env_device(self) -> torch.device:
+        name = self.config.env_device
+        return self._device if name == "trainer" else torch.device(name)
+
+    @property
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank
 
@@ -158,7 +175,7 @@ class ReplayData(LightningDataModule):
         env = self.make_env(
             num_envs=self.num_envs,
             seed=stable_seed(self.seed, "train", rank) % 2**31,
-            device=self.env_device,
+            device=self._env_device,
         )
         policy = cast(TeamPolicy, self.trainer.lightning_module.policy)
         if TeamSpec.from_env(env) != policy.spec:
@@ -208,12 +225,11 @@ class ReplayData(LightningDataModule):
             self.replay = self._start_replay(chunk, collector.spec)
         self.replay.extend(chunk)
         generator = stream(self.seed, "replay", self.iteration, self._rank)
-        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         self.iteration += 1
         return ReplayBatch(
             frames=self.frames_per_iteration,
             learning_steps=0 if warmup else steps,
-            sample=partial(_sample, self.replay, generator, device),
+            sample=partial(_sample, self.replay, generator, self._device),
             episodes=episodes,
         )
 
@@ -227,7 +243,7 @@ class ReplayData(LightningDataModule):
         seed = stable_seed(self.seed, "evaluation") % 2**31
         if self._eval_env is None:
             self._eval_env = self.make_env(
-                num_envs=self.eval_episodes, seed=seed, device=self.env_device
+                num_envs=self.eval_episodes, seed=seed, device=self._env_device
             )
         self._eval_env.set_seed(seed)
         return self._eval_env
