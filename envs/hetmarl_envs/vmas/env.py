@@ -227,9 +227,7 @@ class VMASEnv(EnvBase):
                 observation=Unbounded((*shape, *size), device=device), shape=shape
             )
             space = self._simulator.get_agent_action_space(self._agents[members[0]])
-            actions[group] = Composite(
-                action=_action_spec(space, shape, self.device), shape=shape
-            )
+            actions[group] = Composite(action=_action_spec(space, shape, self.device), shape=shape)
             rewards[group] = Composite(reward=Unbounded((*shape, 1), device=device), shape=shape)
         rewards["reward"] = Unbounded((*batch, 1), device=device)
         done = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=device)
@@ -470,6 +468,9 @@ class _FreshRows:
         self._simulator = env._build(self.size)
         _first_step(self._simulator)
         self._copier = graph.RowCopier(env._simulator.scenario, self._simulator.scenario)
+        # VMAS's scenarios are tested for rows that depend on what the whole batch shares, such as
+        # a position in a ring buffer; others' are copied only while nothing shared differs
+        self._tested = env._class.__module__.startswith("vmas.")
         self.discard()
 
     def discard(self) -> None:
@@ -491,22 +492,26 @@ class _FreshRows:
         Returns:
             Their observations ``[k, n_g, O_g]`` per group, or None where rows cannot be copied.
         """
-        if not self._copier.provable:
+        if not self._copier.provable():
             return None
+        if not self._tested:
+            self.compare_again()
         parts: list[dict[str, Tensor]] = []
         while len(rows) > 0:
             if self._next == self.size:
                 self._observation = self._env._stack(self._simulator._reset())
                 self._next = 0
                 self.compare_again()
+            if self._alike is None:
+                self._alike = not self._copier.shared_state_differs()
+            if not self._alike and not self._tested:
+                return None
             count = min(len(rows), self.size - self._next)
             now, rows = rows[:count], rows[count:]
             source = torch.arange(self._next, self._next + count, device=now.device)
             if not self._copier.copy(now, source):
                 return None
             self._next += count
-            if self._alike is None:
-                self._alike = not self._copier.shared_state_differs()
             if self._alike:
                 parts.append({g: o.index_select(0, source) for g, o in self._observation.items()})
             else:
@@ -518,6 +523,7 @@ class _FreshRows:
         return {
             "simulator": graph.save(self._simulator.scenario),
             "next": self._next,
+            "alike": self._alike,
             "observation": {group: value.clone() for group, value in self._observation.items()},
         }
 
@@ -527,7 +533,8 @@ class _FreshRows:
         self._next = state["next"]
         device = self._env.device
         self._observation = {g: o.to(device, copy=True) for g, o in state["observation"].items()}
-        self.compare_again()
+        # kept, not found anew: observations from either simulator may differ in their last bits
+        self._alike = state["alike"]
 
 
 def _first_step(simulator: Environment) -> None:

@@ -213,9 +213,9 @@ def load(scenario: Any, state: dict[str, Any]) -> None:
             _assign(graph, path, value)
     for slots in (graph.tensors, graph.plain, graph.references):
         for path, slot in slots.items():  # created since the state was saved
-            if not any(path in state[name] for name in _KINDS):
-                if isinstance(slot.container, dict):
-                    del slot.container[slot.key]
+            known = any(path in state[name] for name in _KINDS)
+            if not known and isinstance(slot.container, dict):
+                del slot.container[slot.key]
 
 
 _KINDS = ("tensors", "aliases", "plain", "references")
@@ -265,9 +265,10 @@ class RowCopier:
         self._target, self._source = target, source
         self._plan()
 
-    @property
     def provable(self) -> bool:
         """Whether every tensor of the target is known to hold rows, or to hold none."""
+        if self._changed():
+            self._plan()
         return not self.unproven
 
     def _plan(self) -> None:
@@ -312,9 +313,7 @@ class RowCopier:
         Returns:
             Whether it was done; False, and nothing is touched, where it cannot be proven right.
         """
-        if self._changed():
-            self._plan()
-        if not self.provable:
+        if not self.provable():
             return False
         done: dict[tuple[int, int], Tensor] = {}
         values = []
@@ -337,14 +336,15 @@ class RowCopier:
         target, source = walk(self._target), walk(self._source)
         sizes = self._target.world.batch_dim, self._source.world.batch_dim
         alike = {sizes, ((sizes[0],), (sizes[1],))}  # the latter are torch's batch shapes
-        for path, slot in target.references.items():
+        for path in target.references:
             if path not in source.references or target.reference(path) != source.reference(path):
                 return True
         for path, slot in target.plain.items():
             twin = source.plain.get(path)
-            if twin is not None and slot.value != twin.value:
-                if (_builtin(slot.value), _builtin(twin.value)) not in alike:
-                    return True
+            if twin is None or slot.value == twin.value:
+                continue
+            if (_builtin(slot.value), _builtin(twin.value)) not in alike:
+                return True
         return any(
             slot.value.shape == source.tensors[path].value.shape
             and not torch.equal(slot.value, source.tensors[path].value)
