@@ -1,0 +1,1 @@
+"""The command ``hetmarl``: one file per subcommand, errors in plain words."""

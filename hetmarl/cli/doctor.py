@@ -1,0 +1,109 @@
+"""``hetmarl doctor``: versions, what is installed, which tasks work and how to get the others."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import torch
+
+from hetmarl.algorithms.registry import list_algorithms
+from hetmarl.cli.errors import clear_errors
+from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.registry import families, get_family, list_tasks, make_env
+
+USAGE = "usage: hetmarl doctor"
+PACKAGES = "hetmarl torch torchrl tensordict lightning hydra-core numpy mujoco gymnasium".split()
+PACKAGES += ["gymnasium-robotics", "vmas"]
+# Package to what it gives; its name on the index is also that of hetmarl's extra.
+OPTIONAL = {
+    "tensorboard": "logger=[tensorboard]",
+    "wandb": "logger=[wandb]",
+    "mlflow": "logger=[mlflow]",
+    "neptune": "logger=[neptune], its offline files: the hosted service ended in March 2026",
+}
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """A family of tasks: how many there are, whether one could be made and stepped."""
+
+    name: str
+    tasks: int
+    works: bool
+    detail: str
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the report; exits with 1 where an installed family does not work."""
+    with clear_errors():
+        if "-h" in arguments or "--help" in arguments:
+            print(USAGE)
+            return
+        if arguments:
+            raise ConfigError(f"doctor takes no arguments, given {' '.join(arguments)}.\n{USAGE}")
+    print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        print(f"  {package:<20} {installed(package) or 'not installed'}")
+    print(f"Accelerator\n  {accelerator()}")
+    print(f"Algorithms\n  {', '.join(list_algorithms())}")
+    print("Tasks")
+    reports = [check_family(name) for name in families()]
+    for report in reports:
+        mark = "works" if report.works else "FAILS"
+        print(f"  {report.name:<12} {mark}  {report.tasks:>3} tasks  {report.detail}")
+    print("Optional")
+    for package, use in OPTIONAL.items():
+        found = installed(package)
+        print(f"  {package:<12} {found or f'pip install {package}':<24} {use}")
+    encoder = "installed" if find_spec("imageio_ffmpeg") else "pip install imageio-ffmpeg"
+    print(f"  {'mp4':<12} {encoder:<24} hetmarl render out=team.mp4")
+    if not all(report.works for report in reports):
+        raise SystemExit(1)
+
+
+def check_family(name: str) -> FamilyReport:
+    """Makes one of a family's tasks, two environments of it, and takes a step."""
+    tasks: list[str] = []
+    try:
+        family = get_family(name)
+        tasks = list_tasks(name)
+        missing = family.missing()
+        if missing:
+            return FamilyReport(
+                name, len(tasks), False, f"needs {', '.join(missing)}: {family.install}"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = make_env(tasks[0], num_envs=2, seed=0)
+            reward = env.rollout(1)["next", "reward"]
+            env.close()
+        if not torch.isfinite(reward).all():
+            return FamilyReport(name, len(tasks), False, f"{tasks[0]} gives reward {reward}")
+        return FamilyReport(name, len(tasks), True, f"tried {tasks[0]}")
+    except Exception as error:  # whatever a broken simulator may raise: this is what is asked for
+        return FamilyReport(name, len(tasks), False, f"{type(error).__name__}: {error}")
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, None if it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def accelerator() -> str:
+    """What torch computes on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    parts = [f"CPU, {cores} cores, {torch.get_num_threads()} torch threads"]
+    for index in range(torch.cuda.device_count()):
+        parts.append(f"CUDA {torch.version.cuda}: {torch.cuda.get_device_name(index)}")
+    if torch.backends.mps.is_available():
+        parts.append("Apple MPS")
+    return "; ".join(parts)

@@ -1,0 +1,48 @@
+"""``hetmarl <command>``."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "train": "trains a team: hetmarl train algo=hasac task=mamujoco/ant_2x4",
+    "evaluate": "episodes of a trained team, as JSON: hetmarl evaluate <run_dir> episodes=20",
+    "render": "films a trained team: hetmarl render <run_dir> out=team.gif",
+    "plot": "draws learning curves: hetmarl plot <run_dir>... out=curves.png",
+    "list": "what there is: hetmarl list algos|tasks [pattern]",
+    "doctor": "versions, what is installed, which tasks work",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command that the arguments name; exits with 2 where they make no sense."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return
+    command, *rest = given
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(version("hetmarl"))
+        return
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.5)
+        hint = f" Did you mean '{close[0]}'?" if close else ""
+        print(f"hetmarl: unknown command '{command}'.{hint}\n\n{usage()}", file=sys.stderr)
+        raise SystemExit(2)
+    importlib.import_module(f"hetmarl.cli.{command}").main(rest)
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(["usage: hetmarl <command> [arguments]", "", *lines])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""``hetmarl train``: a run from its settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig
+
+from hetmarl.cli.environment import EnvFactory
+from hetmarl.cli.errors import clear_errors, hydra_raises
+from hetmarl.cli.resume import changes, continued, find_checkpoint
+from hetmarl.cli.run_dir import (
+    check_writable,
+    choose_run_dir,
+    process_rank,
+    read_config,
+    write_config,
+)
+from hetmarl.cli.trainer import build_trainer, processes, set_intervals
+from hetmarl.conf import Settings, register, resolve
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import HetmarlError
+
+
+@hydra.main(config_path="pkg://hetmarl.conf", config_name="train", version_base="1.3")
+def _job(config: DictConfig) -> None:
+    chosen = HydraConfig.get()
+    overrides = list(chosen.overrides.task)
+    with clear_errors(overrides):
+        composed = resolve(config, chosen.runtime.choices)
+        if composed.train.resume is None:
+            start(composed)
+        else:
+            go_on(composed, overrides)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ``arguments`` default to those of the program."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    line = sys.argv
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a user's own modules, named by _target_
+    with hydra_raises(), clear_errors(given):
+        register(given)
+        sys.argv = [line[0], *given]
+        try:
+            _job()
+        finally:
+            sys.argv = line
+
+
+def start(settings: Settings) -> Path:
+    """Trains from the beginning; returns the run's directory."""
+    prepared = _prepare(settings)
+    run_dir = choose_run_dir(settings)
+    try:
+        trainer = build_trainer(settings.train, run_dir)
+    except HetmarlError:
+        with suppress(OSError):
+            run_dir.rmdir()  # only if nothing is in it
+        raise
+    if process_rank() == 0:
+        write_config(settings, run_dir)
+    _fit(settings, prepared, trainer, run_dir)
+    return run_dir
+
+
+def go_on(composed: Settings, overrides: Sequence[str] = ()) -> Path:
+    """Trains on from a checkpoint, with the saved settings and what the command line changes."""
+    assert composed.train.resume is not None
+    run_dir, checkpoint = find_checkpoint(composed.train.resume, composed.train.run_dir)
+    saved = resolve(read_config(run_dir))
+    settings = resolve(continued(saved.to_dict(), composed.to_dict(), overrides))
+    differing = changes(saved.to_dict(), settings.to_dict())
+    prepared = _prepare(settings)
+    check_writable(run_dir)
+    trainer = build_trainer(settings.train, run_dir)
+    if process_rank() == 0:
+        for key, (before, after) in differing.items():
+            print(f"Changed: {key}={after} (was {before})")
+        write_config(settings, run_dir)
+    _fit(settings, prepared, trainer, run_dir, checkpoint)
+    return run_dir
+
+
+def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
+    """The algorithm for the task's team; fails before anything is written."""
+    train = settings.train
+    if train.torch_threads is not None:
+        torch.set_num_threads(train.torch_threads)
+    factory = EnvFactory(train.task)
+    env = factory(num_envs=1, seed=train.seed)
+    spec = TeamSpec.from_env(env)
+    env.close()
+    seed_everything(train.seed, verbose=False)
+    module = settings.algorithm.load("module")
+    return module(spec, train.algo, train.network, train.seed), factory
+
+
+def _fit(
+    settings: Settings,
+    prepared: tuple[Any, EnvFactory],
+    trainer: Trainer,
+    run_dir: Path,
+    checkpoint: Path | None = None,
+) -> None:
+    train = settings.train
+    module, factory = prepared
+    data = settings.algorithm.load("data")(
+        factory,
+        num_envs=train.num_envs,
+        total_frames=train.total_frames,
+        seed=train.seed,
+        config=train.data,
+        eval_episodes=train.eval.episodes,
+        checkpoint_frames=train.checkpoint.interval_frames or train.eval.interval_frames,
+        directory=run_dir / "resume" / "replay",
+    )
+    set_intervals(trainer, train, data.frames_per_iteration * trainer.world_size)
+    with processes(run_dir):
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)

@@ -1,0 +1,3 @@
+from hetmarl.cli.train import main
+
+main()
