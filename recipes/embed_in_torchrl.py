@@ -2,8 +2,8 @@
 
     python recipes/embed_in_torchrl.py
 
-Every part can be exchanged: the environments and the policy run in TorchRL's collectors, the loss is
-a LossModule, the engine takes any object with the methods of ``OffPolicyLoss``.
+Every part can be exchanged: the environments and the policy run in TorchRL's collectors (see
+torchrl_collector.py), the engine takes any object with the methods of ``OffPolicyLoss``.
 """
 
 import argparse

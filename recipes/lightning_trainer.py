@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from hetmarl import TeamSpec, make_env
 from hetmarl.algorithms import HASAC, HASACConfig
 from hetmarl.data import ReplayData, ReplayDataConfig
 from hetmarl.lightning import build_loggers, quiet_lightning, team_callbacks
+from hetmarl.lightning.checkpointing import checkpoint_callbacks
 from hetmarl.lightning.exact import ExactCheckpointIO
 from hetmarl.networks import NetworkConfig
 
@@ -50,7 +50,6 @@ def train(
         checkpoint_frames=eval_interval_frames,
         directory=run_dir / "resume" / "replay",
     )
-    checkpoints = run_dir / "checkpoints"
     trainer = Trainer(
         max_epochs=1,  # one pass over the loader, whose length follows from total_frames
         accelerator="cpu",
@@ -62,24 +61,13 @@ def train(
         logger=build_loggers("csv", run_dir),  # or any of Lightning's
         callbacks=[
             *team_callbacks(run_dir, total_frames),
-            ModelCheckpoint(
-                checkpoints,
-                filename="best",
-                monitor="eval/return_mean",
-                mode="max",
-                enable_version_counter=False,
-            ),
-            ModelCheckpoint(
-                checkpoints,
-                filename="last",
-                enable_version_counter=False,
-                save_on_train_epoch_end=False,  # at each validation
-            ),
+            *checkpoint_callbacks(run_dir),  # best.ckpt and last.ckpt, at each evaluation
         ],
         # Plain, safe checkpoints; what only an exact resume needs goes beside last.ckpt.
         plugins=[ExactCheckpointIO()],
     )
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoints / "last.ckpt" if resume else None)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None)
     return trainer
 
 
