@@ -75,8 +75,6 @@ class VMASEnv(EnvBase):
         ContractError: a scenario of opposed teams without ``team`` or ``team_reward``.
     """
 
-    _has_dynamic_specs = False
-
     def __init__(
         self,
         scenario: str | type[BaseScenario],
@@ -415,8 +413,7 @@ class VMASEnv(EnvBase):
             self._fresh = None
         else:
             if self._fresh is None:
-                with self._randomness:
-                    self._fresh = _FreshRows(self)
+                self._fresh = _FreshRows(self)
             self._fresh.load_state_dict(state["fresh"])
         self._steps = state["steps"].to(self.device, copy=True)
         self._observation = {
@@ -465,8 +462,11 @@ class _FreshRows:
     def __init__(self, env: VMASEnv) -> None:
         self._env = env
         self.size = max(env.num_envs + 1, MIN_FRESH + (env.num_envs == MIN_FRESH))
-        self._simulator = env._build(self.size)
-        _first_step(self._simulator)
+        # building draws nothing from the environment's stream: an environment that has been built
+        # and one that is given its seed later deal alike
+        with PrivateRandomness(0, env._randomness.device, env._randomness.numpy_and_python):
+            self._simulator = env._build(self.size)
+            _first_step(self._simulator)
         self._copier = graph.RowCopier(env._simulator.scenario, self._simulator.scenario)
         # VMAS's scenarios are tested for rows that depend on what the whole batch shares, such as
         # a position in a ring buffer; others' are copied only while nothing shared differs

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hetmarl_envs.errors import ContractError
 
 _Container = MutableMapping[Any, Any] | MutableSequence[Any]
-_PLAIN = (int, float, bool, str, type(None))
+_PLAIN = (int, float, bool, str, type(None), np.generic)
 # Attributes that cache what is computed anew in every step (football's distances between players).
 _RECOMPUTED = frozenset({"team_disps"})
 _OPAQUE = (
@@ -57,6 +58,7 @@ class Graph:
         containers: path to what holds the slots below it (an object's ``__dict__``, a list, a
             dict), each under the path where it was met first.
         owners: path to the object, list or dict itself.
+        arrays: paths of numpy arrays, which no scenario of VMAS holds.
     """
 
     tensors: dict[str, Slot] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Graph:
     containers: dict[str, _Container] = field(default_factory=dict)
     owners: dict[str, Any] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
+    arrays: list[str] = field(default_factory=list)
 
     def reference(self, path: str) -> str:
         """Path under which the object at ``path`` was met first."""
@@ -121,6 +124,8 @@ def _visit(graph: Graph, path: str, container: Any) -> None:
         here = f"{path}/{name}"
         if isinstance(value, Tensor):
             graph.tensors[here] = Slot(container, key, value)
+        elif isinstance(value, np.ndarray):
+            graph.arrays.append(here)
         elif is_plain(value):
             graph.plain[here] = Slot(container, key, value)
         elif not isinstance(value, _OPAQUE):
@@ -148,8 +153,16 @@ def save(scenario: Any) -> dict[str, Any]:
     Returns:
         ``tensors`` (path to tensor), ``aliases`` (path to the path of the very same tensor),
         ``plain`` (path to value) and ``references`` (path to the path of the object it names).
+
+    Raises:
+        ContractError: the scenario holds numpy arrays.
     """
     graph = walk(scenario)
+    if graph.arrays:
+        raise ContractError(
+            f"{type(scenario).__name__} holds numpy arrays ({', '.join(graph.arrays)}), which are "
+            "not saved. Hold its state in torch tensors."
+        )
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[int, str] = {}
@@ -171,6 +184,8 @@ def _builtin(value: Any) -> Any:
     """``value`` without numpy's, torch's and others' subclasses of the builtin types."""
     if isinstance(value, tuple):
         return tuple(_builtin(item) for item in value)
+    if isinstance(value, np.generic):
+        return value.item()
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
@@ -234,7 +249,9 @@ def _assign(graph: Graph, path: str, value: Any) -> None:
     elif name.startswith("#"):
         key = list(container)[int(name[1:])]
     if isinstance(container, tuple):
-        if container[int(name)] is not value and container[int(name)] != value:
+        if isinstance(value, Tensor):
+            container[int(name)].copy_(value)
+        elif container[int(name)] is not value and container[int(name)] != value:
             raise _mismatch(path)
         return
     container[key] = value
@@ -274,7 +291,7 @@ class RowCopier:
     def _plan(self) -> None:
         target, source = walk(self._target), walk(self._source)
         sizes = (self._target.world.batch_dim,), (self._source.world.batch_dim,)
-        self.unproven: list[str] = []
+        self.unproven = list(target.arrays)
         self._pairs: list[tuple[_Container, Any, _Container, Any]] = []
         for path, slot in target.tensors.items():
             twin = source.tensors.get(path)

@@ -25,8 +25,8 @@ class PrivateRandomness:
     """
 
     def __init__(self, seed: int, device: torch.device, numpy_and_python: bool) -> None:
-        self._device = device
-        self._all = numpy_and_python
+        self.device = device
+        self.numpy_and_python = numpy_and_python
         self._depth = 0
         self._outside: dict[str, Any] = {}
         self.seed(seed)
@@ -35,27 +35,27 @@ class PrivateRandomness:
         """Starts the stream anew."""
         seed = int(seed) % 2**63  # what every generator below takes
         self._own: dict[str, Any] = {"torch": torch.Generator().manual_seed(seed).get_state()}
-        if self._device.type == "cuda":
-            generator = torch.Generator(self._device)
+        if self.device.type == "cuda":
+            generator = torch.Generator(self.device)
             self._own["cuda"] = generator.manual_seed(seed).get_state()
-        if self._all:
+        if self.numpy_and_python:
             self._own["numpy"] = np.random.RandomState(seed % 2**32).get_state()
             self._own["python"] = random.Random(seed).getstate()
 
     def _read(self) -> dict[str, Any]:
         states: dict[str, Any] = {"torch": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            states["cuda"] = torch.cuda.get_rng_state(self._device)
-        if self._all:
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        if self.numpy_and_python:
             states["numpy"] = np.random.get_state()
             states["python"] = random.getstate()
         return states
 
     def _write(self, states: dict[str, Any]) -> None:
         torch.set_rng_state(states["torch"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"], self._device)
-        if self._all:
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(states["cuda"], self.device)
+        if self.numpy_and_python:
             np.random.set_state(states["numpy"])
             random.setstate(states["python"])
 
@@ -80,7 +80,7 @@ class PrivateRandomness:
     def state_dict(self) -> dict[str, Any]:
         """The stream's state as tensors and plain values."""
         state: dict[str, Any] = {k: v.clone() for k, v in self._own.items() if k in _TORCH}
-        if self._all:
+        if self.numpy_and_python:
             name, keys, position, has_gauss, gauss = self._own["numpy"]
             state["numpy"] = {
                 "name": str(name),
@@ -97,7 +97,7 @@ class PrivateRandomness:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where ``state_dict`` was taken."""
         self._own = {k: v.clone().cpu() for k, v in state.items() if k in _TORCH}
-        if self._all:
+        if self.numpy_and_python:
             values = state["numpy"]
             self._own["numpy"] = (
                 values["name"],
