@@ -37,9 +37,7 @@ def test_one_version() -> None:
         "pyproject.toml": PROJECT["version"],
         "hetmarl.__version__": hetmarl.__version__,
         "CITATION.cff": yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))["version"],
-        "CHANGELOG.md": re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)[
-            0
-        ],
+        "CHANGELOG.md": re.findall(r"^## (\S+)", changes, re.M)[0],
     }
     with contextlib.suppress(PackageNotFoundError):  # run from the checkout
         stated["installed"] = version("hetmarl")
