@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Mapping
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from hetmarl.networks import NetworkConfig, TeamPolicy
 from hetmarl_envs.contract import TeamSpec
@@ -58,19 +60,21 @@ def load_policy(path: str | os.PathLike[str]) -> TeamPolicy:
 
 
 def plain_bytes(value: Any, name: str) -> bytes:
-    """``value`` as torch writes it, proven to load with ``weights_only=True``."""
-    buffer = io.BytesIO()
-    try:
-        torch.save(value, buffer)
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True, map_location="cpu")
-    except Exception as error:
-        where, found = _first_object(value, name)
+    """``value`` as torch writes it, of nothing but what ``weights_only=True`` loads anywhere.
+
+    Raises:
+        CheckpointError: something is no tensor and no plain value; names where it stands.
+    """
+    stranger = _stranger(value, name)
+    if stranger is not None:
+        where, found = stranger
         raise CheckpointError(
             f"the checkpoint would hold an object of type {found} at {where}. Expected tensors and "
             "plain values only (numbers, strings, lists, dicts), so that it is safe to share: "
             "convert it in the state_dict of the module or callback that puts it there."
-        ) from error
+        )
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
     return buffer.getvalue()
 
 
@@ -84,10 +88,12 @@ def load_plain(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}.")
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # torch does not look at the checksums that it writes
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"checksum of {damaged}")
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
-        if "Weights only" not in str(error):
-            raise CheckpointError(f"{path} is corrupt or no checkpoint: {error}") from error
         raise CheckpointError(
             f"{path} holds more than tensors and plain values; loading it could run code of its "
             "author's, so it is refused. hetmarl's own checkpoints never do."
@@ -114,18 +120,20 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.close(directory)
 
 
-def _first_object(value: Any, where: str) -> tuple[str, str]:
-    """The path and type of the first entry that is neither a tensor nor a plain value."""
-    if isinstance(value, Mapping):
-        for key, entry in value.items():
-            found = _first_object(entry, f"{where}[{key!r}]")
-            if found[1]:
-                return found
-    elif isinstance(value, (list, tuple, set)):
-        for index, entry in enumerate(value):
-            found = _first_object(entry, f"{where}[{index}]")
-            if found[1]:
-                return found
-    elif not isinstance(value, (torch.Tensor, int, float, str, bytes, type(None), torch.dtype)):
+# Exact types: a subclass, such as numpy's float64 of float, may be pickled as an object.
+_CONTAINERS = (dict, OrderedDict, list, tuple, set)
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.Size, torch.device, torch.dtype)
+
+
+def _stranger(value: Any, where: str) -> tuple[str, str] | None:
+    """The place and type of the first entry that is neither a tensor nor a plain value."""
+    if type(value) in (Tensor, nn.Parameter) or type(value) in _PLAIN:
+        return None
+    if type(value) not in _CONTAINERS:
         return where, f"{type(value).__module__}.{type(value).__qualname__}"
-    return where, ""
+    if isinstance(value, dict):
+        entries = [(where, key) for key in value]
+        entries += [(f"{where}[{key!r}]", entry) for key, entry in value.items()]
+    else:
+        entries = [(f"{where}[{index}]", entry) for index, entry in enumerate(value)]
+    return next((found for place, e in entries if (found := _stranger(e, place))), None)
