@@ -50,8 +50,9 @@ class HASACLoss(LossModule):
     Reads (names by ``set_keys``): ``(group, observation) [B, n_g, O_g]``, ``(group, action)
     [B, n_g, A_g]``, optional ``(group, alive) [B, n_g, 1]`` and ``state [B, S]``, the same under
     ``"next"`` for the bootstrap (observations, alive, state), ``("next", reward) [B, 1]`` the
-    n-step return, ``("next", terminated) [B, 1]``, and ``steps_to_next_obs [B, 1]``, the steps k
-    taken (missing: 1). Written by ``hetmarl.data.Replay``, and by TorchRL's ``MultiStep``.
+    n-step return, ``("next", terminated) [B, 1]``, and ``steps_to_next_obs [B, 1]`` or
+    ``[B]``, the steps k taken (missing: 1). Written by ``hetmarl.data.Replay``, and by TorchRL's
+    ``MultiStep``.
 
     Args:
         policy: the team's actors.
@@ -151,7 +152,8 @@ class HASACLoss(LossModule):
         q = torch.minimum(*self.target_critic(self.state(following), [s.action for s in samples]))
         soft_value = q - self.log_alpha_joint.exp() * joint_log_prob
         steps = data.get(keys.steps, None)
-        discount = self.gamma if steps is None else self.gamma ** steps.to(q.dtype)
+        # [B, 1], or [B] as TorchRL's MultiStep has it, which would broadcast to [B, B]
+        discount = self.gamma if steps is None else self.gamma ** steps.to(q.dtype).view_as(q)
         continues = (~following.get(keys.terminated)).to(q.dtype)
         return following.get(keys.reward) + continues * discount * soft_value
 
