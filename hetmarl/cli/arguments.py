@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 
 from hetmarl.conf.typed import build, field_names
 from hetmarl_envs.errors import ConfigError
@@ -33,16 +34,22 @@ def parse(cls: type[T], arguments: Sequence[str], usage: str) -> tuple[list[str]
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if equals and key.isidentifier():
-            try:
-                values[key] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                values[key] = text
+            values[key] = _value(argument, text)
         elif argument.startswith("-"):
             known = ", ".join(f"{name}=…" for name in field_names(cls))
             raise ConfigError(f"unknown argument '{argument}'. Known: {known}.\n{usage}")
         else:
             positions.append(argument)
     return positions, build(cls, values)
+
+
+def _value(argument: str, text: str) -> Any:
+    """As Hydra reads it, so that the same is a number in every command; else the text itself."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except OverrideParseException:
+        return text
+    return text if override.is_sweep_override() else override.value()
 
 
 def one_run(positions: Sequence[str], usage: str) -> str:

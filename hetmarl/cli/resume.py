@@ -16,10 +16,10 @@ _GROUPS = ("algo", "task", "network")
 _ABSENT = "nothing"
 
 # What the state that is taken up was made with: another value would make another run.
-_FIXED = ("task", "algo.name", "algo._target_", "network", "seed", "num_envs", "data")
-_FIXED += ("trainer.devices", "trainer.num_nodes", "trainer.precision")
+_FIXED = ["task", "algo.name", "algo._target_", "network", "seed", "num_envs", "data"]
+_FIXED += ["trainer.devices", "trainer.num_nodes", "trainer.precision"]
 # The replay keeps as many frames back as lie between two checkpoints.
-_INTERVALS = ("checkpoint.interval_frames", "eval.interval_frames")
+_INTERVALS = ["checkpoint.interval_frames", "eval.interval_frames"]
 # What a run looks like, not what it computes.
 _SILENT = ("resume", "run_dir", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 
@@ -100,11 +100,8 @@ def changes(saved: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple
         for key in dict.fromkeys([*before, *after])
         if before.get(key, _ABSENT) != after.get(key, _ABSENT) and key not in _SILENT
     }
-    fixed = _FIXED
-    if before.get("checkpoint.interval_frames") is None:
-        fixed += _INTERVALS
-    else:
-        fixed += _INTERVALS[:1]
+    own_interval = before.get("checkpoint.interval_frames") is not None
+    fixed = _FIXED + (_INTERVALS[:1] if own_interval else _INTERVALS)
     refused = [key for key in differing if any(key == f or key.startswith(f"{f}.") for f in fixed)]
     if refused:
         listed = "; ".join(

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from hetmarl.cli.errors import FULL_ERROR, restore, wants_traceback
 from hetmarl.cli.run_dir import CHOSEN
@@ -53,11 +53,13 @@ def build_trainer(train: TrainConfig, run_dir: Path) -> Trainer:
             f"trainer.precision={config.precision}: expected one of {', '.join(PRECISIONS)}."
         )
     callbacks = [*team_callbacks(run_dir, train.total_frames), *checkpoint_callbacks(run_dir)]
-    if not config.enable_progress_bar:
-        callbacks = [c for c in callbacks if not isinstance(c, TeamProgressBar)]
+    for callback in callbacks:
+        if isinstance(callback, TeamProgressBar) and not config.enable_progress_bar:
+            callback.disable()  # it stays, for its state is part of a checkpoint
     arguments |= {
         "precision": config_precision,
         "strategy": make_strategy(strategy_name(config)),
+        "enable_progress_bar": True,
         "max_epochs": 1,
         "num_sanity_val_steps": 0,
         "check_val_every_n_epoch": None,

@@ -65,7 +65,7 @@ def unknown_key(key: str, known: Iterable[str]) -> UnknownNameError:
     leaf = key.rpartition(".")[2]
     namesakes = [option for option in options if option.rpartition(".")[2] == leaf]
     siblings = [option for option in options if option.rpartition(".")[0] == key.rpartition(".")[0]]
-    match = (namesakes or [None])[0] or nearest(key, siblings) or nearest(key, options)
+    match = "".join(namesakes[:1]) or nearest(key, siblings) or nearest(key, options)
     hint = f" Did you mean '{match}'?" if match else ""
     return UnknownNameError(f"unknown key '{key}'.{hint} `hetmarl train --cfg job` shows them all.")
 

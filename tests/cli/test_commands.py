@@ -1,0 +1,72 @@
+from collections.abc import Callable
+
+import pytest
+
+from hetmarl_envs.errors import MissingExtraError
+from hetmarl_envs.registry import Family, families, register_family
+
+from .conftest import Outcome
+
+Command = Callable[..., Outcome]
+
+
+def test_usage_names_every_command(hetmarl: Command) -> None:
+    for arguments in ([], ["--help"]):
+        code, out, _ = hetmarl(*arguments)
+        assert code == 0
+        for command in ("train", "evaluate", "render", "plot", "list", "doctor"):
+            assert command in out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "render", "plot", "list", "doctor"])
+def test_help(hetmarl: Command, command: str) -> None:
+    code, out, _ = hetmarl(command, "--help")
+    assert code == 0
+    assert f"hetmarl {command}" in out
+
+
+def test_list(hetmarl: Command) -> None:
+    assert hetmarl("list", "algos").out.splitlines() == ["hasac"]
+    tasks = hetmarl("list", "tasks").out.splitlines()
+    assert {"mamujoco/halfcheetah_2x3", "vmas/simple_speaker_listener"} <= set(tasks)
+    assert all(task == task.lower() and "/" in task for task in tasks)
+    only = hetmarl("list", "tasks", "mamujoco/*x1").out.splitlines()
+    assert only
+    assert all(task.startswith("mamujoco/") and task.endswith("x1") for task in only)
+    assert set(hetmarl("list", "tasks", "VMAS").out.splitlines()) == {
+        task for task in tasks if "vmas" in task
+    }
+
+
+def test_doctor_tries_every_family(hetmarl: Command) -> None:
+    code, out, _ = hetmarl("doctor")
+    assert code == 0, out
+    for name in families():
+        line = next(line for line in out.splitlines() if line.strip().startswith(f"{name} "))
+        assert "works" in line
+    for word in ("torchrl", "CPU", "hasac", "neptune", "March 2026"):
+        assert word in out
+
+
+def test_doctor_says_how_to_get_what_is_missing(
+    hetmarl: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetmarl_envs.registry._families", dict(_registered()))
+    register_family(
+        Family("chess", _never, lambda: ["one"], ("no_such_chess",), "pip install no-such-chess")
+    )
+    register_family(Family("broken", _never, lambda: ["one"]))
+    code, out, _ = hetmarl("doctor")
+    assert code == 1
+    assert "needs no_such_chess: pip install no-such-chess" in out
+    assert "MissingExtraError: no display" in out
+
+
+def _registered() -> dict[str, object]:
+    from hetmarl_envs import registry
+
+    return registry._families  # type: ignore[return-value]
+
+
+def _never(task: str, **options: object) -> object:
+    raise MissingExtraError("no display")
