@@ -18,6 +18,7 @@ from torchrl.envs.utils import check_env_specs
 
 from hetmarl_envs import check_team_env, list_tasks, make_env
 from hetmarl_envs.errors import ConfigError, UnknownNameError
+from hetmarl_envs.mamujoco import MAMuJoCoEnv
 from hetmarl_envs.mamujoco.simulator import SimulationError
 from hetmarl_envs.mamujoco.tasks import parse_task, task_name
 
@@ -84,6 +85,17 @@ def test_actions_reach_their_actuators() -> None:
     order = [2, 0, 1, 11, 12, 13, 14, 15, 16]  # abdomen x, y, z, then the arms
     assert torch.equal(ctrl[order], upper)
     assert torch.equal(ctrl[[3, 5, 4, 6, 7, 9, 8, 10]], lower)  # hips x, y, z and knees
+
+
+@pytest.mark.parametrize("task", ["mamujoco/humanoid_9x8", "mamujoco/pusher_3p"])
+def test_random_actions_fill_the_bounds(task: str) -> None:
+    env = make_env(task, num_envs=200)
+    for data in (env.rand_action(), env.rand_action(env.reset())):
+        for group in env.group_map:
+            space = env.full_action_spec[group, "action"].space
+            action = data[group, "action"]
+            assert ((space.low <= action) & (action <= space.high)).all()
+            assert action.max() > 0.9 * space.high.max() and action.min() < 0.9 * space.low.min()
 
 
 def test_time_limit_is_truncation_and_final_observation_is_kept() -> None:
@@ -302,6 +314,11 @@ def test_unknown_names(task: str, message: str) -> None:
         make_env(f"mamujoco/{task}")
 
 
+def test_unknown_scenario_of_the_class() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'HalfCheetah'"):
+        MAMuJoCoEnv("HalfChetah", "2x3")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -322,6 +339,9 @@ def test_unknown_names(task: str, message: str) -> None:
         ({"local_categories": [["qpo"], []]}, r"'qpo' is no category.*Did you mean 'qpos'"),
         ({"global_categories": "qpos"}, r"expected a list of categories"),
         ({"global_categories": ["qval"]}, r"Did you mean 'qvel'"),
+        ({"local_categories": 1}, r"one list of categories per distance"),
+        ({"local_categories": [["cvel"], []], "global_categories": []}, r"agent_0 .* see nothing"),
+        ({"partition": 2}, r"expected one list of joint names per agent"),
         ({"partition": "2x3"}, r"expected one list of joint names per agent"),
         ({"partition": ["bthigh", "bshin"]}, r"expected one list of joint names per agent"),
         ({"partition": [["bthigh"], []]}, r"agent_1 has no joint"),

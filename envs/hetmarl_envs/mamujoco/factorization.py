@@ -90,11 +90,17 @@ class Division:
                 )
             return [Agent(tuple(range(num_actuators)), state)]
         local, everyone = _check_categories(self, graph)
-        agents = []
+        agents: list[Agent] = []
         for names in self._joint_names(graph):
             part = tuple(graph.joint(name) for name in names)
             moved = tuple(joint.actuator for joint in part if joint.actuator is not None)
             seen = observe(part, graph, self.agent_obsk, local, everyone)
+            if not seen:
+                raise ConfigError(
+                    f"agent_{len(agents)} ({', '.join(names)}) would see nothing: none of its "
+                    f"joints has any of local_categories={local}, nor the root any of "
+                    f"global_categories={everyone}."
+                )
             agents.append(Agent(moved, seen))
         return agents
 
@@ -116,7 +122,7 @@ def _check_partition(
 ) -> list[list[str]]:
     known = [joint.name for joint in graph.joints]
     example = f"Joints of {scenario}: {', '.join(known)}."
-    if isinstance(partition, str) or any(isinstance(agent, str) for agent in partition):
+    if not _is_nested(partition):
         raise ConfigError(
             f"partition={partition!r}: expected one list of joint names per agent, such as "
             f"[['{known[0]}'], ...]. {example}"
@@ -145,6 +151,15 @@ def _check_partition(
             "exactly once."
         )
     return names
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _is_nested(value: object) -> bool:
+    """Whether the value is a list of lists."""
+    return isinstance(value, Sequence) and _is_list(value) and all(map(_is_list, value))
 
 
 def observe(
@@ -227,7 +242,7 @@ def _check_categories(division: Division, graph: Graph) -> tuple[list[list[str]]
         default = [list(names) for names in graph.categories]
         local_lists = [default[min(k, len(default) - 1)] for k in range(obsk + 1)]
     else:
-        if isinstance(local, str) or any(isinstance(names, str) for names in local):
+        if not _is_nested(local):
             raise ConfigError(
                 f"local_categories={local!r}: expected one list of categories per distance, such "
                 "as [['qpos', 'qvel'], ['qpos']]."
@@ -240,7 +255,7 @@ def _check_categories(division: Division, graph: Graph) -> tuple[list[list[str]]
             )
     if everyone is None:
         everyone = ("qpos", "qvel")
-    if isinstance(everyone, str) or not isinstance(everyone, Sequence):
+    if not _is_list(everyone):
         raise ConfigError(
             f"global_categories={everyone!r}: expected a list of categories, such as "
             "['qpos', 'qvel']."

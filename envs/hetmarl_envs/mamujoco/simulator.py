@@ -191,6 +191,6 @@ class Simulator:
 
     def restore(self, saved: dict[str, torch.Tensor]) -> None:
         """Puts back what ``snapshot`` returned."""
-        self.state[...] = saved["state"].numpy()
+        self.state[...] = saved["state"].cpu().numpy()
         for name, values in self._fields.items():
-            values[...] = saved[f"field.{name}"].numpy()
+            values[...] = saved[f"field.{name}"].cpu().numpy()

@@ -69,12 +69,12 @@ def parse_task(task: str) -> tuple[str, str]:
     """
     prefix, _, factorization = task.partition("_")
     by_lower = {name.lower(): name for name in SCENARIOS}
-    scenario = by_lower.get(prefix.lower())
-    if scenario is None:
+    if prefix.lower() not in by_lower:
         raise UnknownNameError(
             f"unknown MAMuJoCo scenario '{prefix}' in task '{task}'."
             f"{did_you_mean(task, tasks())} Scenarios: {', '.join(by_lower)}."
         )
+    scenario = by_lower[prefix.lower()]
     return scenario, check_factorization(scenario, factorization)
 
 
@@ -82,8 +82,13 @@ def check_factorization(scenario: str, factorization: str) -> str:
     """The factorization under its own name: a native one, ``"1"``, or ``"NxM"`` that fits.
 
     Raises:
-        UnknownNameError: the scenario's joints cannot be divided like that.
+        UnknownNameError: no such scenario, or its joints cannot be divided like that.
     """
+    if scenario not in SCENARIOS:
+        raise UnknownNameError(
+            f"unknown MAMuJoCo scenario '{scenario}'.{did_you_mean(scenario, SCENARIOS)} "
+            f"Scenarios: {', '.join(SCENARIOS)}."
+        )
     joints, native = SCENARIOS[scenario]
     by_name = {name.replace("|", "x"): name for name in native}
     name = factorization.replace("|", "x")

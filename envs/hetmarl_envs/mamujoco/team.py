@@ -167,7 +167,8 @@ class Team:
         self.device = device
         self._state_columns = self._state_columns.to(device)
         for name, group in self.groups.items():
-            self.groups[name] = replace(group, columns=group.columns.to(device))
+            moved = {key: getattr(group, key).to(device) for key in ("columns", "low", "high")}
+            self.groups[name] = replace(group, **moved)
 
     def write_action(self, group: Group, action: Array) -> None:
         """Sets the controls of a group's agents to ``action [N, n_g, A_g]``, not clipped.
