@@ -130,7 +130,7 @@ class TeamModule(LightningModule):
     # ------------------------------------------------------------------ evaluation
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Evaluates the deterministic policy on the DataModule's ``eval_env``."""
-        with isolated_random():
+        with isolated_random(), plain_precision():
             result = evaluate(self.policy, self.trainer.datamodule.eval_env())  # type: ignore[attr-defined]
         names = ("return_mean", "return_std", "length_mean")
         logged = {f"eval/{name}": torch.tensor(result[name], dtype=torch.float64) for name in names}
@@ -162,6 +162,22 @@ def isolated_random() -> Iterator[None]:
         yield
     finally:
         set_random_state(state)
+
+
+@contextmanager
+def plain_precision() -> Iterator[None]:
+    """As it is while data is collected, whatever ``trainer.precision``.
+
+    Inside of the steps of a LightningModule ``64-true`` makes float64 the default and ``bf16-mixed``
+    casts every product; an environment's physics wants neither.
+    """
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

@@ -207,3 +207,21 @@ def test_changed_replay_is_refused(whole: Any, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "resume" / "replay")
     with pytest.raises(HetmarlError, match=r"missing from .*Start a new run"):
         train(tmp_path / "run", env, resume=True, iterations=11)
+
+
+# ---------------------------------------------------------------------- precision
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32)]
+)
+@pytest.mark.parametrize("env", [MUJOCO, VMAS], ids=["mujoco", "vmas"])
+def test_precisions_train_and_resume(
+    env: dict[str, Any], precision: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _, whole, data = train(tmp_path / "whole", env, iterations=5, precision=precision)
+    assert {p.dtype for p in whole.parameters()} == {dtype}
+    interrupt(tmp_path / "part", env, 3, iterations=5, precision=precision)
+    _, module, again = train(tmp_path / "part", env, iterations=5, precision=precision, resume=True)
+    assert difference(whole.state_dict(), module.state_dict()) == ""
+    expected = result(tmp_path / "whole", data)
+    assert difference(expected, result(tmp_path / "part", again)) == ""
+    assert torch.get_default_dtype() == torch.float32

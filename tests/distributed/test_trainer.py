@@ -1,0 +1,51 @@
+"""Two processes under Lightning's Trainer: alike, resumed exactly, refused where they cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.resume.runs import FRAMES
+
+pytestmark = [pytest.mark.ddp, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What ``trainer.py`` says, by scenario."""
+    script = Path(__file__).with_name("trainer.py")
+    arguments = [sys.executable, str(script), str(tmp_path_factory.mktemp("runs"))]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"scen')]
+    return {line.pop("scenario"): line for line in lines}
+
+
+@pytest.mark.parametrize("family", ["mujoco", "vmas"])
+def test_processes_agree_and_collect_apart(scenarios: Any, family: str) -> None:
+    found = scenarios[f"{family} whole"]
+    assert found["weights"] == ""
+    assert found["replays"] != ""
+    assert found["processes"] == 2
+    # written once, frames of both
+    assert found["frames"] == [str(2 * FRAMES * k) for k in range(1, 7)]
+
+
+@pytest.mark.parametrize("family", ["mujoco", "vmas"])
+def test_killed_and_resumed(scenarios: Any, family: str) -> None:
+    assert scenarios[f"{family} killed"] == {"status": -9, "resumed": [0, 0], "different": ""}
+
+
+def test_another_number_of_processes_is_refused(scenarios: Any) -> None:
+    error = scenarios["resumed by one process"]["error"]
+    assert error.startswith("ConfigError: the checkpoint was written by 2 processes, this run has 1")
+    assert "trainer.devices" in error
+
+
+def test_double_precision(scenarios: Any) -> None:
+    assert scenarios["double"] == {"dtypes": ["torch.float64"], "weights": ""}
