@@ -2,8 +2,8 @@
 
     python benchmarks/mamujoco_stepping.py [--tasks ant_4x2 ...] [--num-envs 64] [--threads N]
 
-Four ways through one and the same trajectory (same starts, same random actions, same resets), taking
-turns; the best of several rounds of each, so that a busy machine slows all of them alike:
+Four ways through one and the same trajectory (same starts, same random actions, same resets) take
+turns; the best of several rounds of each counts, so that a busy machine slows all of them alike:
 
 * bare     MuJoCo's C++ batch stepping on the same threads, and the contact forces where observed
 * batched  our environment before TorchRL: controls, physics, reward, ends, resets, observations

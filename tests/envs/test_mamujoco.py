@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -283,6 +284,23 @@ def test_closed_environment_says_so() -> None:
     env.close()
     with pytest.raises(SimulationError, match="closed"):
         env.step(data)
+
+
+def _step_after_fork(env: Any) -> None:
+    try:
+        env._team.step()
+    except SimulationError as error:
+        sys.exit(7 if "another process" in str(error) else 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_forked_environment_says_so() -> None:
+    env = make_env("mamujoco/halfcheetah_2x3", num_envs=8, num_threads=2)
+    env.reset()
+    child = multiprocessing.get_context("fork").Process(target=_step_after_fork, args=(env,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 7
 
 
 # ---------------------------------------------------------------------- names and errors

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import weakref
 from typing import Any
 
@@ -38,6 +39,11 @@ _UNSTABLE = [
         mujoco.mjtWarning.mjWARN_BADQACC,
     )
 ]
+
+
+def _delete_batch(batch: int, process: int) -> None:
+    if os.getpid() == process:  # a forked child has no threads to join
+        library().mjb_deleteBatch(batch)
 
 
 class Simulator:
@@ -82,7 +88,8 @@ class Simulator:
                 f"MuJoCo cannot make {num_envs} simulations on {num_threads} threads: "
                 f"{message.value.decode()}"
             )
-        self._free = weakref.finalize(self, self._library.mjb_deleteBatch, self._batch)
+        self._process = os.getpid()
+        self._free = weakref.finalize(self, _delete_batch, self._batch, self._process)
         self._fields: dict[str, Array] = {}
         self._template = mujoco.MjData(model)
         kinds = int(mujoco.mjtWarning.mjNWARNING)
@@ -167,6 +174,11 @@ class Simulator:
     def _check_open(self) -> None:
         if not self._free.alive:
             raise SimulationError("the environment is closed; make a new one.")
+        if os.getpid() != self._process:
+            raise SimulationError(
+                "the environment was made in another process, and its threads did not survive the "
+                "fork. Make it in the process that steps it."
+            )
 
     def _check(self, failed: int) -> None:
         if failed:
