@@ -52,6 +52,30 @@ def _value(argument: str, text: str) -> Any:
     return text if override.is_sweep_override() else override.value()
 
 
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+"""Hydra's flags that say where configurations are; each takes a value."""
+_VALUED = (*CONFIG_FLAGS, "--cfg", "-c", "--package", "-p")
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command line for Hydra as its flags and its overrides.
+
+    Hydra reads no overrides behind a flag that comes after other overrides; a user may well write
+    ``-m`` last.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in _VALUED:
+            flags += [value for value in [next(rest, None)] if value is not None]
+    return flags, overrides
+
+
 def one_run(positions: Sequence[str], usage: str) -> str:
     """The only position, a run's directory; a ConfigError if there is none, or more."""
     if len(positions) != 1:

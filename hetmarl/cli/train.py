@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig
 
+from hetmarl.cli.arguments import split
 from hetmarl.cli.environment import EnvFactory
 from hetmarl.cli.errors import clear_errors, hydra_raises
 from hetmarl.cli.resume import changes, continued, find_checkpoint
@@ -28,6 +29,8 @@ from hetmarl.cli.trainer import build_trainer, processes, set_intervals
 from hetmarl.conf import Settings, register, resolve
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import HetmarlError
+
+_program = sys.argv[:1]
 
 
 @hydra.main(config_path="pkg://hetmarl.conf", config_name="train", version_base="1.3")
@@ -46,11 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; ``arguments`` default to those of the program."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     line = sys.argv
+    _program[:] = line[:2] if line[1:2] == ["train"] else line[:1]
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # a user's own modules, named by _target_
     with hydra_raises(), clear_errors(given):
         register(given)
-        sys.argv = [line[0], *given]
+        flags, overrides = split(given)
+        sys.argv = [line[0], *flags, *overrides]
         try:
             _job()
         finally:
@@ -125,5 +130,5 @@ def _fit(
         directory=run_dir / "resume" / "replay",
     )
     set_intervals(trainer, train, data.frames_per_iteration * trainer.world_size)
-    with processes(run_dir):
+    with processes(run_dir, _program):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint)

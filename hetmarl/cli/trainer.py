@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
+from hetmarl.cli.arguments import CONFIG_FLAGS, split
 from hetmarl.cli.errors import FULL_ERROR, restore, wants_traceback
 from hetmarl.cli.run_dir import CHOSEN
 from hetmarl.conf.schema import TrainConfig, TrainerConfig
@@ -100,19 +100,23 @@ def strategy_name(config: TrainerConfig) -> str:
 
 
 @contextmanager
-def processes(run_dir: Path) -> Iterator[None]:
+def processes(run_dir: Path, program: list[str]) -> Iterator[None]:
     """Lets Lightning start further processes of this very job.
 
     It starts them by this program's command line. Under ``-m`` that is the whole sweep's, so it is
     replaced by the job's own; the run directory goes by an environment variable. What Lightning
     leaves behind would make the next job of a sweep take itself for a child, so it is removed.
+
+    Args:
+        run_dir: chosen by this process.
+        program: what stands before Hydra's arguments, ``["…/hetmarl", "train"]``.
     """
     before = {name: os.environ.get(name) for name in (*_PROCESS_VARIABLES, CHOSEN, FULL_ERROR)}
     line = sys.argv
     os.environ[CHOSEN] = str(run_dir)
     os.environ[FULL_ERROR] = "1" if wants_traceback() else "0"
     if HydraConfig.initialized():
-        sys.argv = [*line[: _hydra_starts(line)], *_flags(line), *HydraConfig.get().overrides.task]
+        sys.argv = [*program, *_config_flags(line), *HydraConfig.get().overrides.task]
     distributed = _distributed()
     try:
         yield
@@ -128,14 +132,13 @@ def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _hydra_starts(line: list[str]) -> int:
-    """Position of Hydra's first argument: behind the program, and behind ``train``."""
-    return 2 if line[1:2] == ["train"] else 1
-
-
-def _flags(line: list[str]) -> list[str]:
-    """Hydra's flags that say where configurations are."""
-    given = get_args_parser().parse_args(line[_hydra_starts(line) :])
-    named = {"config-path": given.config_path, "config-name": given.config_name}
-    named["config-dir"] = given.config_dir
-    return [text for name, value in named.items() if value for text in (f"--{name}", value)]
+def _config_flags(line: list[str]) -> list[str]:
+    """Hydra's flags that say where configurations are, with their values."""
+    flags, _ = split(line)
+    found: list[str] = []
+    for position, flag in enumerate(flags):
+        if flag in CONFIG_FLAGS:
+            found += flags[position : position + 2]
+        elif flag.partition("=")[0] in CONFIG_FLAGS:
+            found.append(flag)
+    return found

@@ -23,7 +23,7 @@ Command = Callable[..., Outcome]
         (["task=halfcheetah_2x3"], "Did you mean 'mamujoco/halfcheetah_2x3'?"),
         (["task=vmas/balanc"], "Did you mean 'balance'?"),
         (["task=mamujoco/halfchetah_2x3"], "Did you mean 'halfcheetah_2x3'?"),
-        (["task=mamujoco/ant_3x5"], "ant_3x5"),
+        (["task=mamujoco/ant_3x5"], "no factorization '3x5'"),
         (["task.agent_obks=2"], "no option 'agent_obks'. Did you mean 'agent_obsk'?"),
         (["task=vmas/balance", "task.n_agnts=2"], "Did you mean 'n_agents'?"),
         (["sed=3"], "unknown key 'sed'. Did you mean 'seed'?"),

@@ -1,0 +1,57 @@
+"""Real processes: the recipe as a user types it, and Lightning's children."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from .conftest import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = [sys.executable, str(ROOT / "recipes" / "train.py")]
+COMMAND = [sys.executable, "-m", "hetmarl.cli.main", "train"]
+
+
+def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        command, cwd=directory, env=clean, capture_output=True, text=True, timeout=500, check=False
+    )
+
+
+@pytest.mark.slow
+def test_a_typo_ends_in_one_line_and_code_2(tmp_path: Path) -> None:
+    done = run([*RECIPE, "algo=hasca"], tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    expected = "hetmarl: unknown algo 'hasca'. Did you mean 'hasac'? `hetmarl list algos` shows"
+    assert done.stderr.splitlines()[-1].startswith(expected)
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("command", [RECIPE, COMMAND], ids=["recipe", "command"])
+def test_two_processes_share_one_run_dir_in_each_job_of_a_sweep(
+    tmp_path: Path, command: list[str]
+) -> None:
+    two = ["trainer.devices=2", "trainer.accelerator=cpu", "total_frames=400", "-m", "seed=0,1"]
+    done = run([*command, *TINY, "eval.interval_frames=200", *two], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = sorted((tmp_path / "runs/mamujoco/hopper_3x1/hasac").iterdir())
+    assert [path.name[-5:] for path in runs] == ["seed0", "seed1"]
+    for seed, path in enumerate(runs):
+        assert OmegaConf.load(path / "config.yaml").seed == seed
+        rows = (path / "metrics.csv").read_text().splitlines()
+        assert rows[-1].startswith("400")
+        assert len(rows) == 2, "one iteration of 200 frames in each process, written once"
+    assert os.listdir(tmp_path) == ["runs"]
+
+    more = ["resume=" + str(runs[0]), "total_frames=800"]
+    done = run([*command, *more], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (runs[0] / "metrics.csv").read_text().splitlines()[-1].startswith("800")
