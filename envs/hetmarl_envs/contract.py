@@ -326,6 +326,8 @@ def _check_step(data: TensorDictBase) -> None:
             raise ContractError(
                 f"step: ('next', {key!r}) has shape {list(value.shape)}, expected {list(expected)}."
             )
+    if not torch.isfinite(data["reward"]).all():
+        raise ContractError("step: ('next', 'reward') holds NaN or infinity.")
     if not torch.equal(data["done"], data["terminated"] | data["truncated"]):
         raise ContractError(
             "step: ('next', 'done') differs from terminated | truncated; make done their union."
