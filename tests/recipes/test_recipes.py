@@ -35,14 +35,14 @@ def test_every_recipe_says_how_to_run_it() -> None:
 
 def test_embedding_imports_neither_lightning_nor_hydra(tmp_path: Path) -> None:
     command = [sys.executable, str(RECIPES / "embed_in_torchrl.py")]
-    command += ["--task", "vmas/navigation", "--num-envs", "4"]
-    command += ["--total-frames", "1200", "--warmup-frames", "400"]
+    command += ["--task", "vmas/navigation"]
+    command += ["--total-frames", "2000", "--warmup-frames", "1000"]
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     # The recipe itself asserts on sys.modules.
     assert result.returncode == 0, result.stderr
-    assert "1,200 frames" in result.stdout
+    assert "2,000 frames" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
