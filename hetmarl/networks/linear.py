@@ -19,6 +19,40 @@ _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 if not torch.backends.mkldnn.is_available():
     _onednn = None
 
+FUSED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
+"""Activations that ``product`` can end with."""
+
+
+def takes_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product of ``x`` with ``weight`` can go through oneDNN."""
+    return not (
+        _onednn is None
+        or x.ndim != 2
+        or x.dtype != torch.float32
+        or weight.dtype != torch.float32
+        or x.device.type != "cpu"
+        or x.numel() == 0
+        or torch.is_autocast_enabled("cpu")
+        or torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+    )
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Any:
+    """``activation(x Wᵀ + b)`` without autograd, ``activation`` being none, tanh or relu."""
+    assert _onednn is not None
+    if activation == "relu":  # oneDNN's own makes NaN 0, so that nobody would notice it
+        return _onednn(x, weight, bias, "none", [], "").relu_()
+    return _onednn(x, weight, bias, activation, [], "")
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """``gradᵀ x``, ``[N, K]``; the narrower one on the left, which oneDNN has to transpose."""
+    if grad.shape[1] <= x.shape[1]:
+        return product(grad.t(), x.t())
+    return product(x.t(), grad.t()).t().contiguous()
+
 
 class _OneDNNLinear(torch.autograd.Function):
     """``x Wᵀ + b``; its backward is made of itself, so that it can be differentiated twice."""
@@ -26,19 +60,20 @@ class _OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        assert _onednn is not None
-        return _onednn(x, weight, bias, "none", [], "")
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        product = _OneDNNLinear.apply
         grad = grad.contiguous()  # for an expanded gradient oneDNN has no fast kernel
-        grad_x = product(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
-        grad_weight = product(grad.t(), x.t(), None) if ctx.needs_input_grad[1] else None
+        grad_x = linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
+        grad_weight = linear(grad.t(), x.t(), None) if ctx.needs_input_grad[1] else None
         grad_bias = grad.sum(0) if ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias
+
+
+linear = _OneDNNLinear.apply
 
 
 class Linear(nn.Linear):
@@ -51,19 +86,8 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """``[B, in_features]`` (or more batch axes) to ``[B, out_features]``."""
         x = input
-        if (
-            _onednn is None
-            or x.ndim != 2
-            or x.dtype != torch.float32
-            or self.weight.dtype != torch.float32
-            or x.device.type != "cpu"
-            or x.numel() == 0
-            or torch.is_autocast_enabled("cpu")
-            or torch.compiler.is_compiling()
-            or torch._C._are_functorch_transforms_active()
-            or forward_ad._current_level >= 0
-        ):
+        if not takes_onednn(x, self.weight):
             return F.linear(x, self.weight, self.bias)
         if not torch.is_grad_enabled():
-            return _onednn(x.contiguous(), self.weight, self.bias, "none", [], "")
-        return _OneDNNLinear.apply(x.contiguous(), self.weight, self.bias)
+            return product(x.contiguous(), self.weight, self.bias)
+        return linear(x.contiguous(), self.weight, self.bias)
