@@ -111,9 +111,9 @@ class TrainConfig:
     """data.*: how experience is collected and stored."""
     seed: int = 0
     """Of everything random; equal seeds give equal runs. 0 or more."""
-    total_frames: int = 100_000
+    total_frames: int = 200_000
     """Frames at which the run ends."""
-    num_envs: int = 20
+    num_envs: int = 10
     """Environments stepped together, per process; typically 8 to 64 on CPU, more on GPU."""
     run_dir: str | None = None
     """Where everything is written; null: runs/<task>/<algo>/<time>-seed<seed>."""

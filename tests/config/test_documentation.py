@@ -1,0 +1,47 @@
+"""The reference pages name every key, with its default."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from hetmarl.cli.evaluate import EvaluateConfig
+from hetmarl.cli.plot import PlotConfig
+from hetmarl.cli.render import RenderConfig
+from hetmarl.conf import Settings
+from hetmarl.conf.settings import known_keys
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \|", re.MULTILINE)
+SECTIONS = ("eval", "checkpoint", "trainer", "data", "network")
+
+
+def test_configuration_page_has_every_key_with_its_default(
+    settings: Callable[..., Settings],
+) -> None:
+    page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
+    stated = dict(ROW.findall(page))
+    keys = {key for key in known_keys("hasac") if not key.startswith("algo.")}
+    assert set(stated) == keys - set(SECTIONS)
+    values = OmegaConf.create(settings().to_dict())
+    for key, default in stated.items():
+        if key not in ("algo", "task"):
+            assert _same(default, OmegaConf.select(values, key)), key
+
+
+def _same(stated: str, value: object) -> bool:
+    return bool(OmegaConf.create(f"x: {stated}").x == value)
+
+
+@pytest.mark.parametrize("config", [EvaluateConfig, RenderConfig, PlotConfig])
+def test_command_line_page_has_every_argument(config: type) -> None:
+    page = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    name = config.__name__.removesuffix("Config").lower()
+    section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    stated = dict(ROW.findall(section))
+    assert set(stated) == {field.name for field in dataclasses.fields(config)}
+    for field in dataclasses.fields(config):
+        assert _same(stated[field.name], field.default), field.name
