@@ -106,7 +106,7 @@ class TeamCollector:
     @property
     def resumable(self) -> bool:
         """Whether the environment can save its state."""
-        return hasattr(self.env, "runtime_state") and hasattr(self.env, "load_runtime_state")
+        return can_save(self.env)
 
     def state_dict(self) -> dict[str, Any]:
         """The moment between two chunks: tensors and plain values only.
@@ -135,6 +135,11 @@ class TeamCollector:
         self._carrier.update(TensorDict(state["carrier"], device=device))
         self._returns = state["returns"].to(device)
         self._lengths = state["lengths"].to(device)
+
+
+def can_save(env: EnvBase) -> bool:
+    """Whether the environment can save its state and take it up again."""
+    return hasattr(env, "runtime_state") and hasattr(env, "load_runtime_state")
 
 
 def write_random_actions(

@@ -78,6 +78,8 @@ class Replay:
         flags = torch.zeros(example.shape, dtype=torch.uint8)
         self._flags = self._array("step", ("flags",), flags)
         self._final_at = self._array("step", ("final_at",), flags.long())
+        # how far the arrays on disk were written, whatever checkpoint is gone back to
+        self._reached = self._array("step", ("reached",), torch.zeros(1, 1, dtype=torch.long))
         self.device = self._reward.device
 
     def __len__(self) -> int:
@@ -93,6 +95,7 @@ class Replay:
                 f"replay: a chunk of {length} vector steps, expected at most "
                 f"{self.slots - self.capacity - 1} (spare)."
             )
+        self._reached[0] = self.steps + length
         at = torch.arange(self.steps, self.steps + length, device=self.device) % self.slots
         following = chunk.get("next")
         done, terminated = following["done"].squeeze(-1), following["terminated"].squeeze(-1)
@@ -208,7 +211,12 @@ class Replay:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to the moment of ``state_dict``."""
+        """Goes back to the moment of ``state_dict``.
+
+        Raises:
+            ConfigError: the replay was saved with other settings, or has gone on for so long that
+                it no longer holds what the checkpoint needs.
+        """
         for name in ("num_envs", "slots"):
             if state[name] != getattr(self, name):
                 raise ConfigError(
@@ -216,6 +224,13 @@ class Replay:
                     f"{getattr(self, name)}. Resume with the settings of the saved run (num_envs, "
                     "data.*, checkpoint and evaluation intervals)."
                 )
+        ahead, spare = int(self._reached[0]) - state["steps"], self.slots - self.capacity - 1
+        if ahead > spare:
+            raise ConfigError(
+                f"the replay in {self.directory} went on for {ahead} vector steps after this "
+                f"checkpoint and keeps what a checkpoint needs for {spare} only. Resume from the "
+                "run's newest last.ckpt, and write one at least every checkpoint_frames frames."
+            )
         self.steps, self.finals = state["steps"], state["finals"]
         for name, array in self._arrays().items():
             if self.directory is None:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict
 from torchrl.envs import EnvBase
 
-from hetmarl.data.collector import Episodes, TeamCollector
+from hetmarl.data.collector import Episodes, TeamCollector, can_save
 from hetmarl.data.replay import Replay
 from hetmarl.engines.randomness import stable_seed, stream
 from hetmarl.guards import check_finite_data
@@ -128,6 +128,7 @@ class ReplayData(LightningDataModule):
         self._collector: TeamCollector | None = None
         self.replay: Replay | None = None
         self._eval_env: EnvBase | None = None
+        self._eval_start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
         self.after_iteration: Callable[[], None] | None = None
         """Called between two iterations, when everything of the first is done and logged."""
@@ -239,13 +240,19 @@ class ReplayData(LightningDataModule):
         return [0] if self.eval_episodes else []
 
     def eval_env(self) -> EnvBase:
-        """``eval_episodes`` sub-environments, the same starts at every evaluation."""
+        """``eval_episodes`` sub-environments, as new: the same starts at every evaluation."""
         seed = stable_seed(self.seed, "evaluation") % 2**31
         if self._eval_env is None:
             self._eval_env = self.make_env(
                 num_envs=self.eval_episodes, seed=seed, device=self._env_device
             )
-        self._eval_env.set_seed(seed)
+            if can_save(self._eval_env):
+                self._eval_start = self._eval_env.runtime_state()
+        elif self._eval_start is not None:
+            # a seed alone leaves what a simulator carries over from the episodes before
+            self._eval_env.load_runtime_state(self._eval_start)
+        else:
+            self._eval_env.set_seed(seed)
         return self._eval_env
 
     # ------------------------------------------------------------------ exact resume

@@ -6,12 +6,15 @@ import os
 
 from lightning.pytorch import Callback
 
+from hetmarl.lightning.checkpointing import checkpoint_callbacks
 from hetmarl.lightning.curve import CurveCallback
+from hetmarl.lightning.exact import ExactCheckpointIO
 from hetmarl.lightning.loggers import build_loggers, list_loggers
 from hetmarl.lightning.metrics_csv import MetricsCSVLogger, ResumeMetrics
 from hetmarl.lightning.neptune import NeptuneOfflineLogger
 from hetmarl.lightning.progress import TeamProgressBar
 from hetmarl.lightning.quiet import quiet_lightning
+from hetmarl.lightning.strategy import make_strategy
 from hetmarl.lightning.throughput import ThroughputCallback
 from hetmarl.lightning.trainer_checks import RefuseUnsupported, check_trainer
 
@@ -36,6 +39,7 @@ def team_callbacks(
 
 __all__ = [
     "CurveCallback",
+    "ExactCheckpointIO",
     "MetricsCSVLogger",
     "NeptuneOfflineLogger",
     "RefuseUnsupported",
@@ -44,7 +48,9 @@ __all__ = [
     "ThroughputCallback",
     "build_loggers",
     "check_trainer",
+    "checkpoint_callbacks",
     "list_loggers",
+    "make_strategy",
     "quiet_lightning",
     "team_callbacks",
 ]

@@ -78,8 +78,11 @@ class TeamCheckpoints(Checkpoint):
     ) -> None:
         # Lightning evaluates after the last iteration only if its number is a multiple of the
         # interval, but whenever it was asked to stop.
-        if batch_idx + 1 == trainer.num_training_batches or trainer.global_step == trainer.max_steps:
+        limits = (trainer.num_training_batches, trainer.max_steps)
+        if trainer.global_step in limits:
             trainer.should_stop = True
+            if not sum(trainer.num_val_batches):  # nothing will be evaluated
+                self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -102,5 +105,5 @@ class TeamCheckpoints(Checkpoint):
 
     def _save_last(self, trainer: Trainer) -> None:
         if self._saved_at != trainer.global_step:
-            trainer.save_checkpoint(self._last)
+            trainer.save_checkpoint(self._last, weights_only=False)
             self._saved_at = trainer.global_step

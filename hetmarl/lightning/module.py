@@ -168,7 +168,7 @@ def isolated_random() -> Iterator[None]:
 def plain_precision() -> Iterator[None]:
     """As it is while data is collected, whatever ``trainer.precision``.
 
-    Inside of the steps of a LightningModule ``64-true`` makes float64 the default and ``bf16-mixed``
+    Inside of a LightningModule's steps ``64-true`` makes float64 the default and ``bf16-mixed``
     casts every product; an environment's physics wants neither.
     """
     before = torch.get_default_dtype()

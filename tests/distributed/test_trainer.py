@@ -43,7 +43,7 @@ def test_killed_and_resumed(scenarios: Any, family: str) -> None:
 
 def test_another_number_of_processes_is_refused(scenarios: Any) -> None:
     error = scenarios["resumed by one process"]["error"]
-    assert error.startswith("ConfigError: the checkpoint was written by 2 processes, this run has 1")
+    assert "ConfigError: the checkpoint was written by 2 processes, this run has 1" in error
     assert "trainer.devices" in error
 
 

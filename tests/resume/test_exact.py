@@ -104,9 +104,10 @@ def test_finished_run_goes_on_with_more_frames(whole: Any, first: int, tmp_path:
     trainer, module, _ = train(tmp_path, env, resume=True)
     assert trainer.global_step == 9
     assert difference(expected["last"]["state_dict"], module.state_dict()) == ""
-    rows = [{k: v for k, v in row.items() if k.startswith("train")} for row in metrics(tmp_path)]
-    wanted = [{k: v for k, v in row.items() if k.startswith("train")} for row in expected["metrics"]]
-    assert rows == wanted
+    # the evaluation at what was the end stays
+    rows = metrics(tmp_path, but=("time/", "eval/"))
+    for row, wanted in zip(rows, expected["metrics"], strict=True):
+        assert row == {key: wanted[key] for key in row}
 
 
 def test_best_score_survives_a_moved_directory(whole: Any, tmp_path: Path) -> None:
@@ -130,6 +131,14 @@ def test_stopped_early_leaves_an_evaluated_checkpoint(tmp_path: Path) -> None:
     assert load_plain(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 3
     trainer, _, _ = train(tmp_path, MUJOCO, resume=True)
     assert trainer.global_step == 9
+
+
+def test_without_evaluation_there_is_a_last_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path / "a", MUJOCO, iterations=5, limit_val_batches=0)
+    assert load_plain(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 5
+    _, module, _ = train(tmp_path / "a", MUJOCO, iterations=6, limit_val_batches=0, resume=True)
+    _, whole, _ = train(tmp_path / "b", MUJOCO, iterations=6, limit_val_batches=0)
+    assert difference(whole.state_dict(), module.state_dict()) == ""
 
 
 # ---------------------------------------------------------------------- determinism
@@ -175,7 +184,7 @@ def test_resume_needs_last_with_its_companion(whole: Any, tmp_path: Path) -> Non
     (checkpoints / "was.ckpt").replace(checkpoints / "last.ckpt")
     (companion,) = (tmp_path / "run" / "resume").glob("*.pt")
     companion.rename(tmp_path / "companion")
-    with pytest.raises(ConfigError, match="holds no resume state.*with resume/"):
+    with pytest.raises(ConfigError, match=r"holds no resume state.*with resume/"):
         train(tmp_path / "run", env, resume=True)
     companion.write_bytes((tmp_path / "companion").read_bytes()[:-1])
     with pytest.raises(HetmarlError, match="is corrupt"):
@@ -191,7 +200,8 @@ def test_corrupt_checkpoint(whole: Any, damage: str, tmp_path: Path) -> None:
     if damage == "cut":
         del data[len(data) // 2 :]
     elif damage == "flipped":
-        data[len(data) // 2] ^= 255
+        middle = slice(len(data) // 2, len(data) // 2 + 400)  # more than what is only padding
+        data[middle] = bytes(byte ^ 255 for byte in data[middle])
     else:
         data = bytearray(b"no checkpoint" if damage == "text" else b"")
     last.write_bytes(data)
@@ -204,6 +214,15 @@ def test_changed_replay_is_refused(whole: Any, tmp_path: Path) -> None:
     shutil.copytree(run_dir, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"replay has slots=.*Resume with the settings"):
         train(tmp_path / "run", env, resume=True, iterations=11, capacity=90)
+    # a checkpoint that the replay has outrun
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    saved = last.read_bytes(), *[p.read_bytes() for p in (tmp_path / "run").glob("resume/*.pt")]
+    (companion,) = (tmp_path / "run").glob("resume/*.pt")
+    train(tmp_path / "run", env, resume=True, iterations=16)
+    last.write_bytes(saved[0])
+    companion.write_bytes(saved[1])
+    with pytest.raises(ConfigError, match=r"went on for 49 vector steps .* for 21 only"):
+        train(tmp_path / "run", env, resume=True, iterations=11)
     shutil.rmtree(tmp_path / "run" / "resume" / "replay")
     with pytest.raises(HetmarlError, match=r"missing from .*Start a new run"):
         train(tmp_path / "run", env, resume=True, iterations=11)

@@ -56,7 +56,7 @@ for path in [sys.argv[1] + "/checkpoints/last.ckpt"]:
         for agent, (o, a) in enumerate(zip(observations, expected)):
             assert torch.equal(policy.act(agent, o), a)
 hetmarl.load_policy(sys.argv[1])
-simulators = {"mujoco", "vmas", "gymnasium_robotics"}
+simulators = {"vmas", "gymnasium_robotics", "hetmarl_envs.mujoco"}
 assert not {"lightning", "pytorch_lightning", "hydra", "omegaconf", *simulators} & set(sys.modules)
 """
     arguments = [sys.executable, "-c", code, str(run_dir), str(tmp_path / "data.pt")]
@@ -80,7 +80,7 @@ def test_what_is_written_loads_anywhere() -> None:
 @pytest.mark.parametrize(
     ("value", "where"),
     [
-        ({"a": [1, {"b": Path("x")}]}, r"_local\.PosixPath|pathlib\.\w*Path at here\['a'\]\[1\]\['b'\]"),
+        ({"a": [1, {"b": Path("x")}]}, r"Path at here\['a'\]\[1\]\['b'\]"),
         ([np.float64(1.0)], r"numpy\.float64 at here\[0\]"),
         (np.zeros(2), r"numpy\.ndarray at here\."),
         ({"f": len}, r"builtin_function_or_method at here\['f'\]"),
@@ -103,7 +103,7 @@ def test_object_in_a_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
         def state_dict(self) -> dict[str, Any]:
             return {"where": tmp_path if self.steps > 2 else "nowhere"}
 
-    match = r"type pathlib\.\w*Path at checkpoint\['callbacks'\]\['Careless'\]\['where'\]"
+    match = r"type pathlib\.\w*Path at checkpoint\['callbacks'\]\['.*Careless'\]\['where'\]"
     with pytest.raises(CheckpointError, match=match):
         train(tmp_path, MUJOCO, callbacks=(Careless(),))
     assert load_plain(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
@@ -122,7 +122,7 @@ def test_checkpoint_with_code_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {}, "x": Evil()}, path)
     for load in (load_plain, load_policy):
-        with pytest.raises(CheckpointError, match="more than tensors and plain values.*refused"):
+        with pytest.raises(CheckpointError, match=r"more than tensors and .*refused"):
             load(path)
     path.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(CheckpointError, match="corrupt or no checkpoint"):
