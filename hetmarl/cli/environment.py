@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from torchrl.envs import EnvBase
 
 from hetmarl.conf import TaskConfig
 from hetmarl.conf.settings import import_path
+from hetmarl_envs.errors import ConfigError
 from hetmarl_envs.registry import make_env
 
 
@@ -23,4 +25,9 @@ class EnvFactory:
         arguments = {"num_envs": num_envs, "seed": seed, "device": device} | self.task.options
         if self.task.target is None:
             return make_env(self.task.name, **arguments)
-        return import_path(self.task.target, "task")(**arguments)
+        make = import_path(self.task.target, "task")
+        try:
+            inspect.signature(make).bind(**arguments)
+        except TypeError as error:
+            raise ConfigError(f"task: {self.task.target}: {error}.") from error
+        return make(**arguments)

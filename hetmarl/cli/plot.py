@@ -23,7 +23,8 @@ class PlotConfig:
     """Arguments of the command."""
 
     out: str | None = None
-    """Image to write; null: curve.png in the run's directory, curves.png here for several."""
+    """Image to write; null: curve.png in the run's directory, curves.png here for several,
+    with the metric's name for another metric."""
     metric: str = "eval/return_mean"
     """Column of metrics.csv."""
     group: bool = True
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str]) -> None:
         runs, config = parse(PlotConfig, arguments, USAGE)
         if not runs:
             raise ConfigError(f"no run is given.\n{USAGE}")
-        default = Path(runs[0], "curve.png") if len(runs) == 1 else Path("curves.png")
+        name = "curve" if config.metric == "eval/return_mean" else config.metric.replace("/", "_")
+        default = Path(runs[0], f"{name}.png") if len(runs) == 1 else Path(f"{name}s.png")
         out = Path(config.out) if config.out else default
         try:
             plot_curves(_lines(runs, config.group), out, metric=config.metric, title=config.title)

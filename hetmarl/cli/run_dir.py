@@ -27,6 +27,12 @@ def process_rank() -> int:
     return 0
 
 
+def _started_from_outside() -> bool:
+    """Whether torchrun or SLURM started this and other processes, which share no decision yet."""
+    counts = [os.environ.get(name, "") for name in ("WORLD_SIZE", "SLURM_NTASKS")]
+    return CHOSEN not in os.environ and any(n.isdigit() and int(n) > 1 for n in counts)
+
+
 def choose_run_dir(settings: Settings) -> Path:
     """The directory of a new run, created and empty.
 
@@ -37,11 +43,11 @@ def choose_run_dir(settings: Settings) -> Path:
         ConfigError: it cannot be written to, or holds something already.
     """
     named = settings.train.run_dir
+    if named is None and _started_from_outside():
+        raise ConfigError(
+            "several processes were started from outside: set run_dir=…, so that they agree."
+        )
     if process_rank() > 0:
-        if named is None and CHOSEN not in os.environ:
-            raise ConfigError(
-                "several processes were started from outside: set run_dir=…, so that they agree."
-            )
         return Path(os.environ.get(CHOSEN) or str(named))
     if named is not None:
         path = Path(named)

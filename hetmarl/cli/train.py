@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from hetmarl.cli.run_dir import (
 )
 from hetmarl.cli.trainer import build_trainer, processes, set_intervals
 from hetmarl.conf import Settings, register, resolve
-from hetmarl_envs.contract import TeamSpec
+from hetmarl.conf.settings import to_plain
+from hetmarl.conf.typed import convert
+from hetmarl_envs.contract import check_team_env
 from hetmarl_envs.errors import HetmarlError
 
 _program = sys.argv[:1]
@@ -38,11 +40,11 @@ def _job(config: DictConfig) -> None:
     chosen = HydraConfig.get()
     overrides = list(chosen.overrides.task)
     with clear_errors(overrides):
-        composed = resolve(config, chosen.runtime.choices)
-        if composed.train.resume is None:
-            start(composed)
+        if config.resume is None:
+            start(resolve(config, chosen.runtime.choices))
         else:
-            go_on(composed, overrides)
+            # Not resolved yet: algo.* may be keys of the saved algorithm, not of the default one.
+            go_on(to_plain(config), overrides, chosen.runtime.choices)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,12 +80,22 @@ def start(settings: Settings) -> Path:
     return run_dir
 
 
-def go_on(composed: Settings, overrides: Sequence[str] = ()) -> Path:
-    """Trains on from a checkpoint, with the saved settings and what the command line changes."""
-    assert composed.train.resume is not None
-    run_dir, checkpoint = find_checkpoint(composed.train.resume, composed.train.run_dir)
+def go_on(
+    composed: Mapping[str, Any], overrides: Sequence[str], choices: Mapping[str, Any]
+) -> Path:
+    """Trains on from a checkpoint, with the saved settings and what the command line changes.
+
+    Args:
+        composed: plain values of what the command line alone would give, ``resume`` among them.
+        overrides: the command line, ``key=value`` each.
+        choices: option chosen in each Hydra group.
+    """
+    resume = convert(composed["resume"], str, "resume")
+    run_dir, checkpoint = find_checkpoint(
+        resume, convert(composed.get("run_dir"), str | None, "run_dir")
+    )
     saved = resolve(read_config(run_dir))
-    settings = resolve(continued(saved.to_dict(), composed.to_dict(), overrides))
+    settings = resolve(continued(saved.to_dict(), composed, overrides), choices)
     differing = changes(saved.to_dict(), settings.to_dict())
     prepared = _prepare(settings)
     check_writable(run_dir)
@@ -103,8 +115,10 @@ def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
         torch.set_num_threads(train.torch_threads)
     factory = EnvFactory(train.task)
     env = factory(num_envs=1, seed=train.seed)
-    spec = TeamSpec.from_env(env)
-    env.close()
+    try:
+        spec = check_team_env(env)
+    finally:
+        env.close()
     seed_everything(train.seed, verbose=False)
     module = settings.algorithm.load("module")
     return module(spec, train.algo, train.network, train.seed), factory

@@ -70,7 +70,7 @@ def build_trainer(train: TrainConfig, run_dir: Path) -> Trainer:
         "plugins": [ExactCheckpointIO()],
     }
     for key in config.extra:
-        if key in arguments and key not in ("callbacks", "plugins"):
+        if key in arguments:
             raise ConfigError(f"trainer.extra.{key} is set by hetmarl; leave it out.")
     try:
         trainer = Trainer(**arguments | config.extra)

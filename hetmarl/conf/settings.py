@@ -57,7 +57,7 @@ def resolve(config: DictConfig | Mapping[str, Any], choices: Mapping[str, Any] =
         UnknownNameError: no such key, algorithm or import path; names the nearest.
         ConfigError: a value of the wrong type or out of range.
     """
-    values = _to_plain(config)
+    values = to_plain(config)
     algo, task, network, data = (
         _section(values, name) for name in ("algo", "task", "network", "data")
     )
@@ -186,7 +186,12 @@ def _trainer_arguments() -> list[str]:
     return list(inspect.signature(Trainer.__init__).parameters)[1:]
 
 
-def _to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+def to_plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as dicts, lists and scalars, its interpolations resolved.
+
+    Raises:
+        ConfigError: a key without a default is not set.
+    """
     if not isinstance(config, DictConfig):
         config = OmegaConf.create(dict(config))
     missing = sorted(OmegaConf.missing_keys(config))

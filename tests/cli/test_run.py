@@ -44,7 +44,7 @@ def test_train_then_everything_else(hetmarl: Command, tmp_path: Path) -> None:
     assert "no checkpoint first; it has best, last" in err
 
     assert hetmarl("plot", "runs/a", "out=one.svg").out == "one.svg\n"
-    assert hetmarl("plot", "runs/a", "runs/a", "group=false", "metric=train/q_mean").code in (0, 2)
+    assert hetmarl("plot", "runs/a", "metric=train/q_mean").out == "runs/a/train_q_mean.png\n"
     assert (tmp_path / "one.svg").stat().st_size > 1000
     code, _, err = hetmarl("plot", "runs/a", "metric=eval/return_men")
     assert code == 2
@@ -119,6 +119,23 @@ def test_resume(hetmarl: Command, tmp_path: Path) -> None:
         assert named in err
         assert "Traceback" not in err
     assert not Path("b").exists()
+
+
+def test_an_evaluation_and_a_checkpoint_end_even_a_short_run(hetmarl: Command) -> None:
+    code, _, err = hetmarl("train", *TINY, "run_dir=a", "eval.interval_frames=5000")
+    assert code == 0, err
+    assert Path("a/checkpoints/best.ckpt").exists()
+    assert Path("a/checkpoints/last.ckpt").exists()
+
+
+def test_processes_from_outside_need_a_run_dir(
+    hetmarl: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    code, _, err = hetmarl("train", *TINY)
+    assert code == 2
+    assert "set run_dir=…, so that they agree" in err
 
 
 def test_resume_before_the_first_checkpoint(hetmarl: Command) -> None:

@@ -58,9 +58,10 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
     code, out, err = hetmarl("evaluate", "a", "episodes=2")
     assert code == 0, err
     assert '"task": "meeting/plane"' in out
-    code, out, err = hetmarl("train", "resume=a", "total_frames=1000")
+    code, out, err = hetmarl("train", "resume=a", "total_frames=1000", "algo.drift=0.5")
     assert code == 0, err
     assert "Changed: total_frames=1000 (was 800)" in out
+    assert "Changed: algo.drift=0.5 (was 0.25)" in out
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,20 @@ def test_registered_parts_are_options(hetmarl: Command, own: Path) -> None:
     assert "warmup_frames" in config.data
     assert algo in hetmarl("list", "algos").out
     assert task in hetmarl("list", "tasks").out
+
+
+def test_an_environment_that_breaks_the_contract(hetmarl: Command, tmp_path: Path) -> None:
+    (tmp_path / "broken_env.py").write_text(
+        "from torchrl.envs import PendulumEnv\n\n\n"
+        "def make(*, num_envs, seed, device):\n    return PendulumEnv()\n"
+    )
+    given = ["task=vmas/balance", "+task._target_=broken_env.make", "task.name=broken/one"]
+    code, _, err = hetmarl("train", *given)
+    assert code == 2
+    assert err == (
+        "hetmarl: batch_size is [], expected [num_envs] with num_envs >= 1. Wrap a single "
+        "environment in torchrl.envs.SerialEnv or ParallelEnv.\n"
+    )
+    code, _, err = hetmarl("train", *given, "task.szie=3")
+    assert code == 2
+    assert "broken_env.make: got an unexpected keyword argument 'szie'" in err
