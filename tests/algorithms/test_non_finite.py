@@ -1,0 +1,104 @@
+"""NaN and infinity stop a run, say whose they are, and leave the last good checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import hetmarl
+from hetmarl.algorithms import HASAC
+from hetmarl.checkpoint import load_plain
+from hetmarl.guards import NonFiniteError
+from tests.algorithms.fitting import fit
+from tests.teams import CountingEnv
+
+
+def last_checkpoint(run_dir: Path) -> dict[str, Any]:
+    checkpoint = load_plain(run_dir / "checkpoints" / "last.ckpt")
+    assert all(v.isfinite().all() for v in checkpoint["state_dict"].values())
+    hetmarl.load_policy(run_dir)
+    return checkpoint
+
+
+class Spoilt(HASAC):
+    """From the fifth iteration on, ``spoil`` is called before the gradient steps."""
+
+    spoil: Any
+
+    def learn(self, batch: Any, randomness: Any) -> dict[str, Tensor]:
+        if self.iteration == 4:
+            type(self).spoil(self)
+        return super().learn(batch, randomness)
+
+
+def nan_loss(module: HASAC) -> None:
+    """Of one agent, in the second gradient step of the iteration: soon everybody's."""
+    actor, calls = module.loss.actor, []
+
+    def poisoned(data: Any, agent: int, joint: Any, log_prob: Tensor) -> Tensor:
+        calls.append(agent)
+        value = actor(data, agent, joint, log_prob)
+        return value * float("nan") if agent == 1 and calls.count(1) == 2 else value
+
+    module.loss.actor = poisoned  # type: ignore[method-assign]
+
+
+def infinite_critic(module: HASAC) -> None:
+    with torch.no_grad():
+        module.loss.critic.q1[-1].bias.fill_(float("inf"))
+
+
+def infinite_gradient(module: HASAC) -> None:
+    """A finite loss whose gradient is not, for the last agent in the last gradient step."""
+    actor, calls = module.loss.actor, []
+
+    def poisoned(data: Any, agent: int, joint: Any, log_prob: Tensor) -> Tensor:
+        calls.append(agent)
+        value = actor(data, agent, joint, log_prob)
+        if len(calls) == 6:
+            return value + (log_prob - log_prob.detach()).abs().sqrt().sum()
+        return value
+
+    module.loss.actor = poisoned  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (nan_loss, r"NaN in loss_actor of agent 'narrow' at frame 40"),
+        (infinite_critic, r"(Infinity|NaN) in loss_qvalue at frame 40"),
+        (infinite_gradient, r"NaN in weights of agent '(wide|narrow)' at frame 40"),
+    ],
+)
+def test_in_learning(spoil: Any, message: str, tmp_path: Path) -> None:
+    module = type("Spoilt", (Spoilt,), {"spoil": staticmethod(spoil)})
+    with pytest.raises(NonFiniteError, match=message + r".*the last checkpoint was written before"):
+        fit(CountingEnv, tmp_path, module=module, evaluate_every=1)
+    assert last_checkpoint(tmp_path)["global_step"] == 4
+
+
+def test_in_an_action(tmp_path: Path) -> None:
+    class Lost(HASAC):
+        """An agent's weights become NaN between two iterations."""
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            if self.iteration == 3:
+                with torch.no_grad():
+                    self.policy.actors[1].net[0].weight.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteError, match=r"NaN in the action of agent 'narrow' at frame 32"):
+        fit(CountingEnv, tmp_path, module=Lost)
+    assert last_checkpoint(tmp_path)["global_step"] == 2
+
+
+@pytest.mark.parametrize("agent", ["wide", "narrow"])
+def test_in_an_observation(agent: str, tmp_path: Path) -> None:
+    message = rf"NaN in the observation of agent '{agent}' at frame 10\d"
+    with pytest.raises(NonFiniteError, match=message + r".*The environment put it out"):
+        fit(partial(CountingEnv, poison=agent), tmp_path, frames=200)
+    assert last_checkpoint(tmp_path)["global_step"] == 10
