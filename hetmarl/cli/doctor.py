@@ -12,13 +12,14 @@ from importlib.util import find_spec
 
 import torch
 
+from hetmarl import __version__
 from hetmarl.algorithms.registry import list_algorithms
 from hetmarl.cli.errors import clear_errors
 from hetmarl_envs.errors import ConfigError
 from hetmarl_envs.registry import families, get_family, list_tasks, make_env
 
 USAGE = "usage: hetmarl doctor"
-PACKAGES = "hetmarl torch torchrl tensordict lightning hydra-core numpy mujoco gymnasium".split()
+PACKAGES = "torch torchrl tensordict lightning hydra-core numpy mujoco gymnasium".split()
 PACKAGES += ["gymnasium-robotics", "vmas"]
 # Package to what it gives; its name on the index is also that of hetmarl's extra.
 OPTIONAL = {
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         if arguments:
             raise ConfigError(f"doctor takes no arguments, given {' '.join(arguments)}.\n{USAGE}")
     print(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"  {'hetmarl':<20} {__version__}")
     for package in PACKAGES:
         print(f"  {package:<20} {installed(package) or 'not installed'}")
     print(f"Accelerator\n  {accelerator()}")

@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     command, *rest = given
     if command == "--version":
-        from importlib.metadata import version
+        from hetmarl import __version__
 
-        print(version("hetmarl"))
+        print(__version__)
         return
     if command not in COMMANDS:
         close = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.5)
