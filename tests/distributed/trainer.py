@@ -2,7 +2,7 @@
 
     python tests/distributed/trainer.py <directory>
 
-Prints a line of JSON per scenario.
+Leaves a line of JSON per scenario in ``<directory>/found.jsonl``; standard output is Gloo's, too.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def outcome(run_dir: Path) -> dict[str, Any]:
 
 
 def say(scenario: str, **found: Any) -> None:
-    print(json.dumps({"scenario": scenario, **found}), flush=True)
+    """Notes what was found."""
+    with Path(sys.argv[1], "found.jsonl").open("a") as file:
+        file.write(json.dumps({"scenario": scenario, **found}) + "\n")
 
 
 def main() -> None:
