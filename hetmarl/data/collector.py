@@ -40,7 +40,7 @@ class TeamCollector:
     """
 
     def __init__(self, env: EnvBase, policy: TeamPolicy, *, seed: int, rank: int = 0) -> None:
-        self.env, self.policy, self.spec = env, policy, policy.spec
+        self.env, self.policy, self.spec = env, policy, policy.team
         self.seed, self.rank = seed, rank
         self.num_envs: int = env.batch_size[0]
         self._carrier = env.reset()

@@ -179,10 +179,10 @@ class ReplayData(LightningDataModule):
             device=self._env_device,
         )
         policy = cast(TeamPolicy, self.trainer.lightning_module.policy)
-        if TeamSpec.from_env(env) != policy.spec:
+        if TeamSpec.from_env(env) != policy.team:
             raise ConfigError(
                 "the environment of the DataModule and the one that the algorithm was made for "
-                f"differ: {TeamSpec.from_env(env)} and {policy.spec}."
+                f"differ: {TeamSpec.from_env(env)} and {policy.team}."
             )
         self._collector = TeamCollector(env, policy, seed=self.seed, rank=rank)
         if self._resume is not None:

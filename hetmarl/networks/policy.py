@@ -35,7 +35,8 @@ class TeamPolicy(TensorDictModuleBase):
         actors: Iterable[SquashedGaussianActor] | None = None,
     ) -> None:
         super().__init__()
-        self.spec = spec
+        # not called spec: TorchRL's collectors would take it for the spec of the policy's output
+        self.team = spec
         if actors is None:
             actors = (make_actor(agent, config or NetworkConfig()) for agent in spec.agents)
         self.actors = nn.ModuleList(actors)
@@ -54,6 +55,6 @@ class TeamPolicy(TensorDictModuleBase):
         return actor.mode(observation).to(observation)  # type: ignore[operator]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        spec = self.spec
+        spec = self.team
         actions = [self.act(i, spec.observation(tensordict, i)) for i in range(spec.num_agents)]
         return spec.write_actions(tensordict, actions)

@@ -90,7 +90,7 @@ class HASACLoss(LossModule):
         super().__init__()
         if alpha <= 0:
             raise ConfigError(f"alpha={alpha}: expected a temperature above 0.")
-        self.spec = policy.spec
+        self.spec = policy.team
         self.policy = policy
         self.critic = critic
         self.target_critic = copy.deepcopy(critic).requires_grad_(False)

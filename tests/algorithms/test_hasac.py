@@ -150,7 +150,7 @@ def test_discrete_actions_are_refused() -> None:
 
 def test_another_teams_environment_is_refused() -> None:
     def swap(module: HASAC) -> None:
-        module.loss.policy.spec = UNEQUAL
+        module.loss.policy.team = UNEQUAL
 
     with pytest.raises(ConfigError, match="environment of the DataModule and the one that"):
         fit(CountingEnv, prepare=swap)
@@ -173,7 +173,7 @@ def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -
 
     with pytest.warns(UserWarning, match=r"Forgetful has no runtime_state\(\): checkpoints of"):
         fit(Forgetful, tmp_path)
-    assert hetmarl.load_policy(tmp_path).spec.names == ("wide", "narrow")
+    assert hetmarl.load_policy(tmp_path).team.names == ("wide", "narrow")
 
 
 def test_solves_a_game() -> None:
