@@ -2,7 +2,7 @@
 
     python tests/distributed/equality.py <directory>
 
-Leaves a line of JSON per case in ``<directory>/found.jsonl``: the greatest differences of any weight.
+Leaves a line of JSON per case in ``<directory>/found.jsonl``: greatest differences of weights.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def test_resumed_run_is_the_whole_run(whole: Any, storage: str, tmp_path: Path) 
     assert difference(expected, result(tmp_path, data)) == ""
 
 
+@pytest.mark.slow
 def test_checkpoints_between_evaluations(whole: Any, tmp_path: Path) -> None:
     """Every third iteration: alone at 3, together with an evaluation at 6; one row per batch of 4
     iterations."""
@@ -97,6 +98,7 @@ def test_finished_run_does_nothing_when_resumed(whole: Any, tmp_path: Path) -> N
     assert metrics(tmp_path / "run", but=()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [4, 5])
 def test_finished_run_goes_on_with_more_frames(whole: Any, first: int, tmp_path: Path) -> None:
     env, _, expected = whole
@@ -229,6 +231,7 @@ def test_changed_replay_is_refused(whole: Any, tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- precision
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32)]
 )
