@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +76,8 @@ class HASAC(TeamModule):
     Use with ``hetmarl.data.ReplayData``, whose batches are ``ReplayBatch``.
 
     Args:
-        spec: the team, from ``TeamSpec.from_env(env)``.
+        spec: the team, from ``TeamSpec.from_env(env)``. It and the next two may also be given as
+            the plain dicts that checkpoints hold, as ``HASAC.load_from_checkpoint`` does.
         config: hyperparameters.
         network: sizes of actors and critic.
         seed: of the initial weights and the updates.
@@ -88,11 +90,14 @@ class HASAC(TeamModule):
 
     def __init__(
         self,
-        spec: TeamSpec,
-        config: HASACConfig | None = None,
-        network: NetworkConfig | None = None,
+        spec: TeamSpec | dict[str, Any],
+        config: HASACConfig | dict[str, Any] | None = None,
+        network: NetworkConfig | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
+        spec = TeamSpec.from_dict(spec) if isinstance(spec, dict) else spec
+        config = HASACConfig(**config) if isinstance(config, dict) else config
+        network = NetworkConfig(**network) if isinstance(network, dict) else network
         super().__init__(spec, seed)
         self.config = config or HASACConfig()
         network = network or NetworkConfig()

@@ -167,6 +167,14 @@ def test_policy_of_a_checkpoint(tmp_path: Any) -> None:
     assert torch.equal(alone, expected[:, 0])
 
 
+def test_lightning_loads_it_from_a_checkpoint(tmp_path: Any) -> None:
+    module = fit(CountingEnv, tmp_path)
+    loaded = HASAC.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert loaded.config == module.config and loaded.spec == module.spec
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
 def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -> None:
     class Forgetful(CountingEnv):
         runtime_state = property(lambda self: self._nothing)  # type: ignore[assignment]
