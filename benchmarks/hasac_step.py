@@ -1,6 +1,6 @@
 """One HASAC gradient step against the same matrix products written bare.
 
-    python benchmarks/hasac_step.py [--threads 2] [--task mamujoco/ant_2x4]
+    python benchmarks/hasac_step.py [--threads 2]
 
 Batch 1000, networks 256×2, twin critic; sampling from a full replay of 10⁶ frames, n = 10.
 """
@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+from interleaved import interleaved, parse, table
+from products import bare, gradient_step, operations
 
 import hetmarl
 from hetmarl.algorithms import HASAC, HASACConfig
@@ -18,8 +20,6 @@ from hetmarl.data import Replay, TeamCollector
 from hetmarl.engines import UpdateRandomness
 from hetmarl.networks import NetworkConfig
 from hetmarl_envs.contract import TeamSpec
-from interleaved import interleaved, parse, table
-from products import bare, gradient_step, operations
 
 TASK = "mamujoco/halfcheetah_2x3"
 BATCH, N_STEP = 1000, 10

@@ -23,8 +23,8 @@ def interleaved(
         work: what to time, by name.
         rounds: slices of each.
         slice_seconds: length of a slice; at least one call.
-        clock: ``time.perf_counter`` for the wall's; ``time.process_time`` for the processor's, which
-            other people's processes disturb less but which counts every thread.
+        clock: ``time.perf_counter`` for the wall's; ``time.process_time`` for the processor's,
+            which other processes disturb less but which counts every thread.
     """
     calls = {}
     for name, function in work.items():
@@ -42,7 +42,7 @@ def interleaved(
     return {name: median(values) for name, values in seconds.items()}
 
 
-def parse(description: str | None, **options: object) -> argparse.Namespace:
+def parse(description: str | None) -> argparse.Namespace:
     """The options that all benchmarks share: ``--quick``, ``--threads``, ``--clock``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -7,6 +7,7 @@ no product that a gradient does not need, none twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ Layers = list[tuple[int, int]]
 def layers(inputs: int, outputs: int, network: NetworkConfig) -> Layers:
     """(inputs, outputs) of every layer of a multilayer perceptron."""
     widths = [inputs, *network.hidden_sizes, outputs]
-    return list(zip(widths, widths[1:], strict=False))
+    return list(pairwise(widths))
 
 
 def forward(net: Layers, batch: int) -> list[Product]:

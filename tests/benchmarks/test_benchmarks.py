@@ -1,0 +1,31 @@
+"""Every benchmark of this implementation runs and prints its ratio; how fast is not tested here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+RATIOS = {
+    "hasac_step": ["step / torch.mm", "sampling / step"],
+    "collection": ["TeamCollector's time / bare"],
+    "training_loop": ["time / oneDNN", "Lightning's share"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RATIOS)
+def test_runs(name: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, BENCHMARKS / f"{name}.py", "--quick"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    for ratio in RATIOS[name]:
+        assert ratio in finished.stdout
