@@ -22,7 +22,7 @@ from hetmarl import TeamSpec, make_env
 from hetmarl.algorithms import HASAC, AlgorithmEntry, HASACConfig, register_algorithm
 from hetmarl.data import ReplayData, ReplayDataConfig
 from hetmarl.lightning import quiet_lightning
-from hetmarl.networks import NetworkConfig
+from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
 from hetmarl.objectives import HASACLoss, masked_mean
 from hetmarl_envs.errors import ConfigError
 
@@ -72,6 +72,7 @@ class DriftHASAC(HASAC):
     """HASAC with a drift."""
 
     loss: DriftLoss
+    config: DriftConfig
 
     def __init__(
         self,
@@ -80,12 +81,15 @@ class DriftHASAC(HASAC):
         network: NetworkConfig | None = None,
         seed: int = 0,
     ) -> None:
-        config = config or DriftConfig()
-        super().__init__(spec, config, network, seed)
+        super().__init__(spec, config or DriftConfig(), network, seed)
         self.hparams["algorithm"] = ENTRY.name
-        self.loss = DriftLoss(
-            self.loss.policy,
-            self.loss.critic,
+
+    def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> DriftLoss:
+        """HASAC's loss and the drift."""
+        config = self.config
+        return DriftLoss(
+            policy,
+            critic,
             gamma=config.gamma,
             alpha=config.alpha,
             auto_alpha=config.auto_alpha,
