@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hetmarl.networks import NetworkConfig, TeamPolicy
+from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig, TeamPolicy
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import HetmarlError
 
@@ -22,13 +22,17 @@ class CheckpointError(HetmarlError):
     """A checkpoint that cannot be written or read safely."""
 
 
-def load_policy(path: str | os.PathLike[str]) -> TeamPolicy:
+def load_policy(
+    path: str | os.PathLike[str], network_type: type[NetworkConfig] | None = None
+) -> TeamPolicy:
     """The team's decentralised policy in a checkpoint of hetmarl's.
 
     Needs neither the run's configuration nor its environment nor Lightning.
 
     Args:
         path: ``last.ckpt``, ``best.ckpt``, or the directory of a run (its best, else its last).
+        network_type: the class of the run's network settings, where it is not one of hetmarl's: a
+            checkpoint only names it, so that loading one never imports what it asks for.
 
     Returns:
         The policy in evaluation mode: ``policy(td)`` acts for everybody, ``policy.act(agent,
@@ -45,7 +49,7 @@ def load_policy(path: str | os.PathLike[str]) -> TeamPolicy:
     try:
         settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
         spec = TeamSpec.from_dict(settings["spec"])
-        policy = TeamPolicy(spec, NetworkConfig(**settings["network"]))
+        policy = TeamPolicy(spec, _network(settings, network_type))
         prefix = next(name for name in weights if "policy.actors." in name)
     except (KeyError, TypeError, StopIteration) as error:
         raise CheckpointError(
@@ -57,6 +61,17 @@ def load_policy(path: str | os.PathLike[str]) -> TeamPolicy:
         {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     )
     return policy.eval()
+
+
+def _network(settings: dict[str, Any], network_type: type[NetworkConfig] | None) -> NetworkConfig:
+    name = settings.get("network_type", NetworkConfig.__name__)
+    known = {cls.__name__: cls for cls in (NetworkConfig, OnPolicyNetworkConfig)}
+    if network_type is None and name not in known:
+        raise CheckpointError(
+            f"the policy's networks are made by '{name}', which is not one of hetmarl's "
+            f"({', '.join(known)}). Pass that class: load_policy(path, network_type={name})."
+        )
+    return (network_type or known[name])(**settings["network"])
 
 
 def plain_bytes(value: Any, name: str) -> bytes:

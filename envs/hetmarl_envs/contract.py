@@ -7,8 +7,8 @@ environment has ``[num_envs]``, a collected chunk ``[num_envs, T]``:
 key                                       shape               meaning
 ========================================  ==================  =====================================
 ``(group, "observation")``                ``[*B, n_g, O_g]``  what each agent of the group sees
-``(group, "action")``                     ``[*B, n_g, A_g]``  in the environment's own units
-``(group, "action_mask")``                ``[*B, n_g, ...]``  optional, True where legal
+``(group, "action")``                     ``[*B, n_g, A_g]``  in the layout below
+``(group, "action_mask")``                ``[*B, n_g, K_g]``  optional, True where legal
 ``(group, "alive")``                      ``[*B, n_g, 1]``    optional, before acting; missing: True
 ``"state"``                               ``[*B, S]``         optional global state
 ``("next", "reward")``                    ``[*B, 1]``         the team's reward
@@ -16,6 +16,12 @@ key                                       shape               meaning
 ``("next", "terminated"|"truncated")``    ``[*B, 1]``         a time limit is always truncation
 ``("next", "done")``                      ``[*B, 1]``         terminated or truncated
 ========================================  ==================  =====================================
+
+Actions stand in the layout of TorchRL's spec: real numbers ``[*B, n_g, A]`` (``Bounded``), one
+choice ``[*B, n_g]`` (``Categorical``) or ``[*B, n_g, K]`` (``OneHot``), several ``[*B, n_g, D]``
+(``MultiCategorical``) or ``[*B, n_g, ΣK_d]`` (``MultiOneHot``). A mask has one entry per choice,
+the components of a multi-discrete action side by side. ``TeamSpec`` reads and writes them all as
+``[*B, D]``, real numbers or the choices' indices, so that nothing else knows of layouts.
 
 Agents with equal spaces share a *group*; agents with unequal ones are in different groups, so that
 nothing is ever padded. ``("next", ...)`` holds the true final observation of a finished episode.
@@ -30,6 +36,7 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torch.nn.functional import one_hot
 from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import EnvBase
 
@@ -40,17 +47,46 @@ ActionKind = Literal["continuous", "discrete", "multi_discrete"]
 
 @dataclass(frozen=True)
 class ActionSpace:
-    """One agent's actions: ``kind`` and its bounds (continuous) or numbers of choices."""
+    """One agent's actions: ``kind`` and its bounds (continuous) or numbers of choices.
+
+    ``one_hot``: the environment takes choices as one-hot vectors instead of indices.
+    """
 
     kind: ActionKind
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     choices: tuple[int, ...] = ()
+    one_hot: bool = False
 
     @property
     def dim(self) -> int:
         """Action dimensions: real numbers of a continuous action, components of a discrete one."""
         return len(self.low) if self.kind == "continuous" else len(self.choices)
+
+    @property
+    def width(self) -> int:
+        """Numbers that describe an action to a network: real ones, or one per choice."""
+        return len(self.low) if self.kind == "continuous" else sum(self.choices)
+
+    def encode(self, action: Tensor) -> Tensor:
+        """``[*B, D]`` to what a network reads, ``[*B, width]``: choices become one-hot vectors."""
+        if self.kind == "continuous":
+            return action
+        parts = zip(action.unbind(-1), self.choices, strict=True)
+        return torch.cat([one_hot(choice, count) for choice, count in parts], dim=-1)
+
+    def read(self, stored: Tensor) -> Tensor:
+        """One agent's action in the environment's layout to ``[*B, D]``."""
+        if self.one_hot:
+            parts = stored.split(list(self.choices), dim=-1)
+            return torch.stack([part.to(torch.uint8).argmax(-1) for part in parts], dim=-1)
+        return stored.unsqueeze(-1) if self.kind == "discrete" else stored
+
+    def write(self, action: Tensor) -> Tensor:
+        """The inverse of ``read``."""
+        if self.one_hot:
+            return self.encode(action)
+        return action.squeeze(-1) if self.kind == "discrete" else action
 
     @classmethod
     def from_spec(cls, spec: TensorSpec, where: str) -> ActionSpace:
@@ -71,9 +107,11 @@ class ActionSpace:
                 raise _unequal(where, "choices")
             return cls("multi_discrete", choices=tuple(nvec[0].tolist()))
         if isinstance(spec, MultiOneHot):
-            return cls("multi_discrete", choices=tuple(int(box.n) for box in spec.space))
+            choices = tuple(int(box.n) for box in spec.space)
+            return cls("multi_discrete", choices=choices, one_hot=True)
         if isinstance(spec, (OneHot, Categorical)):
-            return cls("discrete", choices=(int(spec.space.n),))
+            one_hot = isinstance(spec, OneHot)
+            return cls("discrete", choices=(int(spec.space.n),), one_hot=one_hot)
         raise ContractError(
             f"{where}: action spec {type(spec).__name__} with dtype {spec.dtype} is not supported. "
             "Expected a bounded floating-point spec, Categorical, OneHot, MultiCategorical or "
@@ -172,8 +210,8 @@ class TeamSpec:
 
         def agent(entry: dict[str, Any]) -> AgentSpec:
             action = entry["action"]
-            bounds = (tuple(action[name]) for name in ("low", "high", "choices"))
-            space = ActionSpace(action["kind"], *bounds)
+            bounds = {name: tuple(action[name]) for name in ("low", "high", "choices")}
+            space = ActionSpace(action["kind"], **bounds, one_hot=action["one_hot"])
             shape = tuple(entry["observation_shape"])
             return AgentSpec(entry["name"], entry["group"], entry["index"], shape, space)
 
@@ -211,12 +249,21 @@ class TeamSpec:
         return data.get((spec.group, key)).select(data.batch_dims, spec.index)
 
     def action(self, data: TensorDictBase, agent: int, key: str = "action") -> Tensor:
-        """Agent's action ``[*B, A_i]``."""
+        """Agent's action ``[*B, D_i]``, real numbers or the choices' indices."""
         spec = self.agents[agent]
-        return data.get((spec.group, key)).select(data.batch_dims, spec.index)
+        stored = data.get((spec.group, key)).select(data.batch_dims, spec.index)
+        return spec.action.read(stored)
+
+    def action_mask(
+        self, data: TensorDictBase, agent: int, key: str = "action_mask"
+    ) -> Tensor | None:
+        """Agent's legal choices ``[*B, ΣK_d]``, True where legal; None where all are."""
+        spec = self.agents[agent]
+        mask = data.get((spec.group, key), None)
+        return None if mask is None else mask.select(data.batch_dims, spec.index).bool()
 
     def joint_action(self, data: TensorDictBase, key: str = "action") -> list[Tensor]:
-        """All agents' actions in team order, each ``[*B, A_i]``."""
+        """All agents' actions in team order, each ``[*B, D_i]``."""
         return [self.action(data, agent, key) for agent in range(self.num_agents)]
 
     def alive(self, data: TensorDictBase, agent: int, key: str = "alive") -> Tensor | None:
@@ -238,11 +285,19 @@ class TeamSpec:
         return torch.cat([group.flatten(data.batch_dims) for group in groups], dim=-1)
 
     # ------------------------------------------------------------------ writing a batch
-    def write_actions(self, data: TensorDictBase, actions: Sequence[Tensor]) -> TensorDictBase:
-        """Writes ``actions`` (team order, each ``[*B, A_i]``) to every ``(group, "action")``."""
+    def write_actions(
+        self,
+        data: TensorDictBase,
+        actions: Sequence[Tensor],
+        key: str = "action",
+        groups: Sequence[str] | None = None,
+    ) -> TensorDictBase:
+        """Writes ``actions`` (team order, each ``[*B, D_i]``) to ``(group, key)`` of the groups."""
         for group, members in self.groups.items():
-            stacked = torch.stack([actions[i] for i in members], dim=data.batch_dims)
-            data.set((group, "action"), stacked)
+            if groups is not None and group not in groups:
+                continue
+            layout = [self.agents[i].action.write(actions[i]) for i in members]
+            data.set((group, key), torch.stack(layout, dim=data.batch_dims))
         return data
 
 

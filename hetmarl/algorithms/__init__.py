@@ -1,5 +1,6 @@
 """One file per algorithm: its LightningModule and its hyperparameters."""
 
+from importlib import import_module
 from typing import Any
 
 from hetmarl.algorithms.registry import (
@@ -9,10 +10,28 @@ from hetmarl.algorithms.registry import (
     register_algorithm,
 )
 
+_MODULES = {
+    "HAA2C": "haa2c",
+    "HAMDPO": "hamdpo",
+    "HAMDPOConfig": "hamdpo",
+    "HAPPO": "happo",
+    "HAPPOConfig": "happo",
+    "HASAC": "hasac",
+    "HASACConfig": "hasac",
+    "HATRPO": "hatrpo",
+    "HATRPOConfig": "hatrpo",
+    "IA2C": "ia2c",
+    "IPPO": "ippo",
+    "MAA2C": "maa2c",
+    "MAA2CConfig": "maa2c",
+    "MAPPO": "mappo",
+    "GradientConfig": "on_policy",
+    "OnPolicyConfig": "on_policy",
+    "OnPolicyModule": "on_policy",
+}
 __all__ = [
-    "HASAC",
+    *_MODULES,
     "AlgorithmEntry",
-    "HASACConfig",
     "get_algorithm",
     "list_algorithms",
     "register_algorithm",
@@ -20,8 +39,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("HASAC", "HASACConfig"):
-        from hetmarl.algorithms import hasac
-
-        return getattr(hasac, name)
+    if name in _MODULES:
+        return getattr(import_module(f"hetmarl.algorithms.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'hetmarl.algorithms' has no attribute '{name}'")

@@ -107,6 +107,7 @@ class HASAC(TeamModule):
                 "spec": spec.to_dict(),
                 "config": asdict(self.config),
                 "network": network.to_dict(),
+                "network_type": type(network).__name__,
                 "seed": seed,
             }
         )

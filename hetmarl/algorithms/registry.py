@@ -22,6 +22,7 @@ class AlgorithmEntry:
         config: the dataclass of its hyperparameters, ranges checked in ``__post_init__``.
         data: the LightningDataModule that feeds it, called like ``hetmarl.data.ReplayData``.
         data_config: the dataclass of the DataModule's settings.
+        network: the dataclass of the networks' settings.
     """
 
     name: str
@@ -29,9 +30,10 @@ class AlgorithmEntry:
     config: str
     data: str = "hetmarl.data.replay_data:ReplayData"
     data_config: str = "hetmarl.data.replay_data:ReplayDataConfig"
+    network: str = "hetmarl.networks.config:NetworkConfig"
 
     def load(self, part: str) -> Any:
-        """The class behind ``"module"``, ``"config"``, ``"data"`` or ``"data_config"``."""
+        """The class behind the entry's ``part``, such as ``"config"``."""
         module, _, attribute = getattr(self, part).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
@@ -76,3 +78,23 @@ register_algorithm(
         "hasac", "hetmarl.algorithms.hasac:HASAC", "hetmarl.algorithms.hasac:HASACConfig"
     )
 )
+for _name, _config in {
+    "happo": "happo:HAPPOConfig",
+    "hatrpo": "hatrpo:HATRPOConfig",
+    "haa2c": "on_policy:GradientConfig",
+    "hamdpo": "hamdpo:HAMDPOConfig",
+    "mappo": "happo:HAPPOConfig",
+    "ippo": "happo:HAPPOConfig",
+    "maa2c": "maa2c:MAA2CConfig",
+    "ia2c": "maa2c:MAA2CConfig",
+}.items():
+    register_algorithm(
+        AlgorithmEntry(
+            _name,
+            f"hetmarl.algorithms.{_name}:{_name.upper()}",
+            f"hetmarl.algorithms.{_config}",
+            data="hetmarl.data.rollout_data:RolloutData",
+            data_config="hetmarl.data.rollout_data:RolloutDataConfig",
+            network="hetmarl.networks.config:OnPolicyNetworkConfig",
+        )
+    )

@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from hetmarl.algorithms.registry import AlgorithmEntry, get_algorithm
 from hetmarl.conf.schema import CheckpointConfig, EvalConfig, TaskConfig, TrainConfig, TrainerConfig
 from hetmarl.conf.typed import build, field_names, unknown_key
-from hetmarl.networks import NetworkConfig
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
 TARGET = "_target_"
@@ -67,7 +66,7 @@ def resolve(config: DictConfig | Mapping[str, Any], choices: Mapping[str, Any] =
         if section.get(TARGET)
     }
     algorithm = _algorithm(algo, targets.get("algo"))
-    network_type = NetworkConfig
+    network_type = algorithm.load("network")
     if "network" in targets:
         network_type = import_path(targets["network"], "network")
 
@@ -97,14 +96,14 @@ def resolve(config: DictConfig | Mapping[str, Any], choices: Mapping[str, Any] =
 def known_keys(algorithm: str | None) -> list[str]:
     """All keys of the command line, those of an algorithm among them."""
     sections: dict[str, type] = {
-        "network": NetworkConfig,
         "eval": EvalConfig,
         "checkpoint": CheckpointConfig,
         "trainer": TrainerConfig,
     }
     try:
         entry = get_algorithm(algorithm or "hasac")
-        sections |= {"algo": entry.load("config"), "data": entry.load("data_config")}
+        parts = {"algo": "config", "data": "data_config", "network": "network"}
+        sections |= {section: entry.load(part) for section, part in parts.items()}
     except UnknownNameError:
         pass
     keys = [f"{name}.{key}" for name, cls in sections.items() for key in field_names(cls)]

@@ -13,7 +13,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hetmarl.algorithms.registry import get_algorithm, list_algorithms
 from hetmarl.conf.schema import TrainConfig
-from hetmarl.networks import NetworkConfig
 from hetmarl_envs.registry import families, list_tasks
 
 FILES = Path(str(resources.files("hetmarl.conf")))
@@ -33,16 +32,20 @@ def register(overrides: Iterable[str] = ()) -> None:
     """
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=_root())
-    store.store(group="network", name="mlp", node=defaults(NetworkConfig))
+    for memory in ("gru", "lstm"):
+        store.store(group="network", name=memory, node={"memory": memory})
+    store.store(group="network", name="mlp", node={})
     for name in list_algorithms():
         entry = get_algorithm(name)
         algo = {"name": name} | defaults(entry.load("config"))
         data = defaults(entry.load("data_config"))
         store.store(group="schema/algo", name=name, node=algo)
         store.store(group="schema/data", name=name, node=data)
+        network = defaults(entry.load("network"))
+        store.store(group="schema/network", name=name, node=network)
         if not (FILES / "algo" / f"{name}.yaml").is_file():
-            both = {"algo": algo, "data": data}
-            store.store(group="algo", name=name, node=both, package="_global_")
+            every = {"algo": algo, "data": data, "network": network}
+            store.store(group="algo", name=name, node=every, package="_global_")
     for name in dict.fromkeys([*list_tasks(), *tasks_in(overrides)]):
         group, _, leaf = f"task/{name}".rpartition("/")
         store.store(group=group, name=leaf, node={"name": name})

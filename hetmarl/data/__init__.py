@@ -1,5 +1,6 @@
-"""Collection, replay and evaluation; ``ReplayData`` alone needs Lightning and loads when used."""
+"""Collection, replay and evaluation; the DataModules alone need Lightning and load when used."""
 
+from importlib import import_module
 from typing import Any
 
 from hetmarl.data.collector import Episodes, TeamCollector
@@ -11,14 +12,20 @@ __all__ = [
     "Replay",
     "ReplayData",
     "ReplayDataConfig",
+    "RolloutData",
+    "RolloutDataConfig",
     "TeamCollector",
     "evaluate",
 ]
+_MODULES = {
+    "ReplayData": "replay_data",
+    "ReplayDataConfig": "replay_data",
+    "RolloutData": "rollout_data",
+    "RolloutDataConfig": "rollout_data",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ReplayData", "ReplayDataConfig"):
-        from hetmarl.data import replay_data
-
-        return getattr(replay_data, name)
+    if name in _MODULES:
+        return getattr(import_module(f"hetmarl.data.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'hetmarl.data' has no attribute '{name}'")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from hetmarl.engines.randomness import stable_seed
+from hetmarl.networks.body import HIDDEN
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
@@ -37,14 +38,27 @@ class TeamCollector:
         policy: the modules being trained; read, never copied.
         seed: of the acting noise.
         rank: this process's; every process acts with other noise.
+        critic: a recurrent one is run along, so that its states are in the data.
     """
 
-    def __init__(self, env: EnvBase, policy: TeamPolicy, *, seed: int, rank: int = 0) -> None:
+    def __init__(
+        self,
+        env: EnvBase,
+        policy: TeamPolicy,
+        *,
+        seed: int,
+        rank: int = 0,
+        critic: Any = None,
+    ) -> None:
         self.env, self.policy, self.spec = env, policy, policy.team
+        self._critic = critic if getattr(critic, "recurrent", False) else None
         self.seed, self.rank = seed, rank
         self.num_envs: int = env.batch_size[0]
         self._carrier = env.reset()
         self._carrier["is_init"] = torch.ones_like(self._carrier["done"])
+        for network in (policy, self._critic):
+            if network is not None:
+                network.start(self._carrier)
         self._returns = torch.zeros(self.num_envs, device=self._carrier["done"].device)
         self._lengths = torch.zeros_like(self._returns, dtype=torch.long)
 
@@ -82,7 +96,9 @@ class TeamCollector:
                         write_random_actions(carrier, self.spec, generator)
                     else:
                         policy(carrier)
-                    stepped, following = self.env.step_and_maybe_reset(carrier)
+                        if self._critic is not None:
+                            self._critic.remember(carrier)
+                    stepped, following = advance(self.env, carrier)
                     data.append(stepped)
                     after = stepped.get("next")
                     done = after.get("done").squeeze(-1)
@@ -93,7 +109,6 @@ class TeamCollector:
                         lengths.append(self._lengths[done])
                         self._returns[done] = 0.0
                         self._lengths[done] = 0
-                    following.set("is_init", done.unsqueeze(-1))
                     self._carrier = following
         finally:
             policy.noise = policy_noise
@@ -103,18 +118,13 @@ class TeamCollector:
         )
         return torch.stack(data, dim=1), ended  # type: ignore[arg-type]
 
-    @property
-    def resumable(self) -> bool:
-        """Whether the environment can save its state."""
-        return can_save(self.env)
-
     def state_dict(self) -> dict[str, Any]:
         """The moment between two chunks: tensors and plain values only.
 
         Raises:
             ConfigError: the environment cannot save its state.
         """
-        if not self.resumable:
+        if not can_save(self.env):
             raise ConfigError(
                 f"{type(self.env).__name__} has no runtime_state(), so that a run on it cannot be "
                 "resumed exactly. Give it runtime_state() and load_runtime_state(state), see "
@@ -137,6 +147,25 @@ class TeamCollector:
         self._lengths = state["lengths"].to(device)
 
 
+def advance(env: EnvBase, data: TensorDictBase) -> tuple[TensorDictBase, TensorDictBase]:
+    """``env.step_and_maybe_reset`` that also carries what recurrent networks remember.
+
+    Returns:
+        The step, and where the next one begins, with ``is_init`` and the networks' states.
+    """
+    stepped, following = env.step_and_maybe_reset(data)
+    return stepped, carry(stepped, following)
+
+
+def carry(stepped: TensorDictBase, following: TensorDictBase) -> TensorDictBase:
+    """Adds to where the next step begins what only networks know: ``is_init`` and their states."""
+    following.set("is_init", stepped.get(("next", "done")))
+    remembered = stepped.get(("next", HIDDEN), None)
+    if remembered is not None:
+        following.set(HIDDEN, remembered)
+    return following
+
+
 def can_save(env: EnvBase) -> bool:
     """Whether the environment can save its state and take it up again."""
     return hasattr(env, "runtime_state") and hasattr(env, "load_runtime_state")
@@ -145,12 +174,20 @@ def can_save(env: EnvBase) -> bool:
 def write_random_actions(
     data: TensorDictBase, spec: TeamSpec, generator: torch.Generator | None = None
 ) -> TensorDictBase:
-    """Uniform actions within every agent's bounds, written to ``data [*B]``."""
+    """Uniform actions within every agent's bounds or legal choices, written to ``data [*B]``."""
     actions = []
-    for agent in range(spec.num_agents):
-        space = spec.agents[agent].action
-        like = spec.observation(data, agent)
-        low, high = like.new_tensor(space.low), like.new_tensor(space.high)
-        share = like.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
-        actions.append(low + (high - low) * share)
+    for i, agent in enumerate(spec.agents):
+        space, observation = agent.action, spec.observation(data, i)
+        if space.kind == "continuous":
+            low, high = observation.new_tensor(space.low), observation.new_tensor(space.high)
+            share = observation.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
+            actions.append(low + (high - low) * share)
+        else:
+            drawn = observation.new_empty(*data.batch_size, space.width, dtype=torch.float32)
+            drawn.uniform_(generator=generator)
+            mask = spec.action_mask(data, i)
+            if mask is not None:
+                drawn = drawn.masked_fill(~mask, -1.0)
+            parts = drawn.split(list(space.choices), dim=-1)
+            actions.append(torch.stack([part.argmax(-1) for part in parts], dim=-1))
     return spec.write_actions(data, actions)

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
+from hetmarl.data.collector import advance
 from hetmarl_envs.errors import HetmarlError
 
 
@@ -42,7 +43,7 @@ def evaluate(
         lengths = torch.zeros(env.batch_size, dtype=torch.long)
         running = torch.ones(env.batch_size, dtype=torch.bool)
         for _ in range(max_steps):
-            stepped, data = env.step_and_maybe_reset(policy(data))
+            stepped, data = advance(env, policy(data))
             after = stepped.get("next")
             returns += torch.where(running, after.get("reward").squeeze(-1).cpu().double(), 0.0)
             lengths += running

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict
-from torchrl.envs import EnvBase
 
-from hetmarl.data.collector import Episodes, TeamCollector, can_save
+from hetmarl.data.collector import Episodes
 from hetmarl.data.replay import Replay
-from hetmarl.engines.randomness import stable_seed, stream
+from hetmarl.data.team_data import MakeEnv, TeamData, check_counts, check_env_device
+from hetmarl.engines.randomness import stream
 from hetmarl.guards import check_finite_data
-from hetmarl.lightning.exact import gather_ranks, random_state, set_random_state
-from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
-
-MakeEnv = Callable[..., EnvBase]
-"""``make_env(num_envs=..., seed=..., device=...)``."""
 
 
 @dataclass
@@ -54,13 +47,7 @@ class ReplayDataConfig:
                 )
         if self.storage not in ("disk", "memory"):
             raise ConfigError(f"data.storage='{self.storage}': expected 'disk' or 'memory'.")
-        try:
-            torch.device("cpu" if self.env_device == "trainer" else self.env_device)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"data.env_device='{self.env_device}': expected 'trainer' or a device of torch's, "
-                "such as 'cpu' or 'cuda:0'."
-            ) from error
+        check_env_device(self.env_device)
 
 
 @dataclass
@@ -80,23 +67,14 @@ class ReplayBatch:
     episodes: Episodes
 
 
-class ReplayData(LightningDataModule):
-    """Environments stepped by the module's own policy, and a replay to learn from.
+class ReplayData(TeamData):
+    """``TeamData`` whose iterations go into a replay to learn from.
 
-    The LightningModule needs an attribute ``policy`` (a ``TeamPolicy``). Everything is built when
-    training starts: only then is the module on its device, its checkpoint loaded. Its checkpoint
-    state is exact: environments in the middle of an episode, counters, replay.
+    Its further arguments are ``TeamData``'s.
 
     Args:
-        make_env: ``make_env(num_envs=, seed=, device=)``, such as
-            ``functools.partial(hetmarl.make_env, "mamujoco/halfcheetah_2x3")``.
-        num_envs: sub-environments per process.
-        total_frames: where training ends, over all processes; rounded up to whole iterations.
         seed: of environments, acting and sampling.
         config: see ``ReplayDataConfig``.
-        eval_episodes: per evaluation, each on its own sub-environment; 0: no evaluation.
-        checkpoint_frames: frames between two checkpoints at most, over all processes; None: as
-            if there were none before the end.
         directory: for the memory-mapped replay; None: in memory.
     """
 
@@ -112,85 +90,20 @@ class ReplayData(LightningDataModule):
         checkpoint_frames: int | None = None,
         directory: str | Path | None = None,
     ) -> None:
-        super().__init__()
-        for name, value in (("num_envs", num_envs), ("total_frames", total_frames)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: expected a whole number of at least 1.")
-        self.make_env = make_env
-        self.num_envs, self.total_frames, self.seed = num_envs, total_frames, seed
         self.config = config or ReplayDataConfig()
-        self.eval_episodes = eval_episodes
-        self.checkpoint_frames = checkpoint_frames
-        self.directory = None if directory is None else Path(directory)
-        self.steps_per_batch = math.ceil(self.config.frames_per_batch / num_envs)
-        self.iteration = 0
-        """Iterations collected so far."""
-        self._collector: TeamCollector | None = None
-        self.replay: Replay | None = None
-        self._eval_env: EnvBase | None = None
-        self._eval_start: dict[str, Any] | None = None
-        self._resume: dict[str, Any] | None = None
-        self.after_iteration: Callable[[], None] | None = None
-        """Called between two iterations, when everything of the first is done and logged."""
-
-    # ------------------------------------------------------------------ counting
-    @property
-    def frames_per_iteration(self) -> int:
-        """Frames per iteration over all processes."""
-        return self.steps_per_batch * self.num_envs * self._world
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations to ``total_frames``."""
-        return math.ceil(self.total_frames / self.frames_per_iteration)
-
-    @property
-    def _world(self) -> int:
-        return 1 if self.trainer is None else self.trainer.world_size
-
-    @property
-    def _device(self) -> torch.device:
-        """The trainer's device in this process."""
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-    @property
-    def _env_device(self) -> torch.device:
-        name = self.config.env_device
-        return self._device if name == "trainer" else torch.device(name)
-
-    @property
-    def _rank(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_rank
-
-    # ------------------------------------------------------------------ training
-    def train_dataloader(self) -> ReplayLoader:
-        """The iterations of the run; its length is what Lightning's progress goes by."""
-        return ReplayLoader(self)
-
-    def _start(self) -> TeamCollector:
-        """Builds environments and collector, or takes them up from the checkpoint."""
-        if self._collector is not None:
-            return self._collector
-        assert self.trainer is not None
-        rank = self._rank
-        env = self.make_env(
-            num_envs=self.num_envs,
-            seed=stable_seed(self.seed, "train", rank) % 2**31,
-            device=self._env_device,
+        check_counts(num_envs, total_frames)
+        super().__init__(
+            make_env,
+            num_envs=num_envs,
+            total_frames=total_frames,
+            steps_per_batch=math.ceil(self.config.frames_per_batch / num_envs),
+            seed=seed,
+            config=self.config,
+            eval_episodes=eval_episodes,
+            checkpoint_frames=checkpoint_frames,
+            directory=directory,
         )
-        policy = cast(TeamPolicy, self.trainer.lightning_module.policy)
-        if TeamSpec.from_env(env) != policy.team:
-            raise ConfigError(
-                "the environment of the DataModule and the one that the algorithm was made for "
-                f"differ: {TeamSpec.from_env(env)} and {policy.team}."
-            )
-        self._collector = TeamCollector(env, policy, seed=self.seed, rank=rank)
-        if self._resume is not None:
-            self.iteration = self._resume["iteration"]
-            mine = self._resume["ranks"][rank]
-            self._collector.load_state_dict(mine["collector"])
-            set_random_state(mine["random"])
-        return self._collector
+        self.replay: Replay | None = None
 
     def _start_replay(self, chunk: TensorDict, spec: TeamSpec) -> Replay:
         """The replay, or the checkpoint's taken up again."""
@@ -234,98 +147,9 @@ class ReplayData(LightningDataModule):
             episodes=episodes,
         )
 
-    # ------------------------------------------------------------------ evaluation
-    def val_dataloader(self) -> list[int]:
-        """One validation batch: the module asks ``eval_env`` for the episodes."""
-        return [0] if self.eval_episodes else []
-
-    def eval_env(self) -> EnvBase:
-        """``eval_episodes`` sub-environments, as new: the same starts at every evaluation."""
-        seed = stable_seed(self.seed, "evaluation") % 2**31
-        if self._eval_env is None:
-            self._eval_env = self.make_env(
-                num_envs=self.eval_episodes, seed=seed, device=self._env_device
-            )
-            if can_save(self._eval_env):
-                self._eval_start = self._eval_env.runtime_state()
-        elif self._eval_start is not None:
-            # a seed alone leaves what a simulator carries over from the episodes before
-            self._eval_env.load_runtime_state(self._eval_start)
-        else:
-            self._eval_env.set_seed(seed)
-        return self._eval_env
-
-    # ------------------------------------------------------------------ exact resume
-    def resume_state(self) -> dict[str, Any] | None:
-        """What only exact resume needs, of all processes; plain values and tensors.
-
-        None before training, and where the environment cannot save its state.
-        """
-        if self._collector is None or self.replay is None:
-            return None
-        if not self._collector.resumable:
-            rank_zero_warn(
-                f"{type(self._collector.env).__name__} has no runtime_state(): checkpoints of this "
-                "run hold its weights, but it cannot be resumed."
-            )
-            return None
-        mine = {
-            "collector": self._collector.state_dict(),
-            "replay": self.replay.state_dict(),
-            "random": random_state(),
-        }
-        return {"iteration": self.iteration, "ranks": gather_ranks(mine)}
-
-    def load_resume_state(self, state: dict[str, Any] | None) -> None:
-        """Keeps the state until training starts.
-
-        Raises:
-            ConfigError: there is none, or it is that of another number of processes.
-        """
-        if state is None:
-            raise ConfigError(
-                "this checkpoint holds no resume state: expected a last.ckpt in its run's own "
-                "directory, with resume/ and all (best.ckpt holds weights alone), of an "
-                "environment with runtime_state(). Its policy can be had with hetmarl.load_policy."
-            )
-        if len(state["ranks"]) != self._world:
-            raise ConfigError(
-                f"the checkpoint was written by {len(state['ranks'])} processes, this run has "
-                f"{self._world}. Resume with the same trainer.devices and trainer.num_nodes."
-            )
-        self._resume = state
-
-    def teardown(self, stage: str) -> None:
-        """Closes the environments."""
-        if stage == "fit":
-            envs = (self._collector.env if self._collector else None, self._eval_env)
-            for env in envs:
-                if env is not None and not env.is_closed:
-                    env.close()
-
-
-class ReplayLoader:
-    """An iterable of known length: without one Lightning would collect a batch ahead."""
-
-    def __init__(self, data: ReplayData) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return self.data.num_iterations
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tells Lightning that this loader goes on where it stopped."""
-        return {"iteration": self.data.iteration}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do: the DataModule's resume state has it, with all that belongs to it."""
-
-    def __iter__(self) -> Iterator[ReplayBatch]:
-        self.data._start()
-        while self.data.iteration < len(self):
-            yield self.data.collect()
-            if self.data.after_iteration is not None:
-                self.data.after_iteration()
+    def data_state(self) -> dict[str, Any]:
+        assert self.replay is not None
+        return {"replay": self.replay.state_dict()}
 
 
 def _sample(

@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type, step_mdp
 
 from hetmarl.curves import replaced
+from hetmarl.data.collector import carry
 from hetmarl_envs.errors import ConfigError, MissingExtraError, did_you_mean
 
 Image = NDArray[np.uint8]
@@ -67,7 +68,7 @@ def record_episode(
             length += 1
             if bool(data["next", "done"][index]):
                 break
-            data = env.maybe_reset(step_mdp(data))  # the others may have ended
+            data = carry(data, env.maybe_reset(step_mdp(data)))  # the others may have ended
     return Episode(images, total, length)
 
 

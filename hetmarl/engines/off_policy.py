@@ -12,7 +12,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.engines.step import GradientStep
-from hetmarl.networks.actors import NoiseLike, Sample
+from hetmarl.networks.actors import Sample
+from hetmarl.networks.distributions import NoiseLike
 from hetmarl.objectives.hasac import frozen
 from hetmarl.objectives.masked import masked_mean
 from hetmarl_envs.contract import TeamSpec

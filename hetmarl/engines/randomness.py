@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hetmarl_envs.errors import ConfigError
+
 
 def stable_seed(*where: int | str) -> int:
     """A 63-bit seed from its arguments, equal in every process and every Python."""
@@ -48,6 +50,30 @@ class UpdateRandomness:
     def order(self, count: int) -> list[int]:
         """A fresh permutation of ``count`` agents, the same in all processes."""
         return torch.randperm(count, generator=self._common).tolist()
+
+    def minibatches(self, count: int, parts: int) -> list[Tensor | None]:
+        """Rows of ``parts`` random minibatches of ``count`` samples, together each sample once.
+
+        Every shard's rows are permuted alike, so that minibatch k of one process holds what those
+        of several hold together. One part: None, all rows as they stand.
+
+        Raises:
+            ConfigError: fewer samples than parts.
+        """
+        shards = len(self._shards)
+        rows = count // shards
+        if parts == 1:
+            return [None]
+        if rows < parts:
+            raise ConfigError(
+                f"{rows} samples cannot be split into {parts} minibatches: collect longer rollouts "
+                "(data.rollout_steps, num_envs), or set fewer minibatches."
+            )
+        order = torch.randperm(rows, generator=self._common)
+        return [
+            torch.cat([part + shard * rows for shard in range(shards)])
+            for part in order.tensor_split(parts)
+        ]
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise like ``like [B, ...]``, its rows drawn shard by shard."""

@@ -1,16 +1,43 @@
 """Actors, critics and policies: ordinary modules over the data contract."""
 
-from hetmarl.networks.actors import Sample, SquashedGaussianActor, make_actor
-from hetmarl.networks.critics import TwinQ
+from hetmarl.networks.actors import (
+    Actor,
+    ChoiceActor,
+    GaussianActor,
+    Sample,
+    SquashedGaussianActor,
+    make_actor,
+)
+from hetmarl.networks.body import Body, Memory
+from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.critics import LocalValues, StateValue, TwinQ
+from hetmarl.networks.distributions import (
+    ActionDistribution,
+    Choices,
+    DiagonalGaussian,
+    NoiseLike,
+)
 from hetmarl.networks.linear import Linear
-from hetmarl.networks.mlp import NetworkConfig, mlp
+from hetmarl.networks.mlp import mlp
 from hetmarl.networks.policy import TeamPolicy
 
 __all__ = [
+    "ActionDistribution",
+    "Actor",
+    "Body",
+    "ChoiceActor",
+    "Choices",
+    "DiagonalGaussian",
+    "GaussianActor",
     "Linear",
+    "LocalValues",
+    "Memory",
     "NetworkConfig",
+    "NoiseLike",
+    "OnPolicyNetworkConfig",
     "Sample",
     "SquashedGaussianActor",
+    "StateValue",
     "TeamPolicy",
     "TwinQ",
     "make_actor",

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hetmarl.networks.mlp import NetworkConfig, mlp
+from hetmarl.networks.body import Body, Memory, output_layer
+from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.distributions import (
+    ActionDistribution,
+    Choices,
+    DiagonalGaussian,
+    NoiseLike,
+    mask_logits,
+)
+from hetmarl.networks.mlp import mlp
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.errors import ConfigError
-
-NoiseLike = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape, dtype and device of its argument."""
 
 
 class Sample(NamedTuple):
@@ -86,17 +92,168 @@ class SquashedGaussianActor(nn.Module):
         log_prob = (log_normal - log_slope - self.half_width.log()).sum(-1, keepdim=True)
         return Sample(self._squash(u), log_prob)
 
-    def act(self, observation: Tensor, noise: NoiseLike = torch.randn_like) -> Tensor:
-        """An action ``[*B, A]`` drawn from the policy, without its log-probability."""
-        mean, log_std = self(observation)
-        return self._squash(mean + log_std.exp() * noise(mean))
+    def act(
+        self,
+        observation: Tensor,
+        noise: NoiseLike | None = torch.randn_like,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, None]:
+        """An action ``[*B, A]`` without its log-probability; without noise the mode c + h·tanh(μ).
 
-    def mode(self, observation: Tensor) -> Tensor:
-        """The deterministic action ``c + h·tanh(μ)``, ``[*B, A]``."""
-        return self._squash(self(observation)[0])
+        Masks and memories belong to other actors; this one has none.
+        """
+        mean, log_std = self(observation)
+        return self._squash(mean if noise is None else mean + log_std.exp() * noise(mean)), None
 
     def _squash(self, u: Tensor) -> Tensor:
         return self.centre + self.half_width * u.tanh()
+
+
+class Shared(NamedTuple):
+    """What an actor has in common with others.
+
+    Args:
+        body: reads observation and ``suffix`` side by side.
+        head: as wide as the widest of them; an actor takes the first of its outputs.
+        std: σ's parameters ``[D]``, as many as the actor with the most action dimensions has.
+        suffix: appended to the observation ``[F]``: zeros up to the longest, then the agent's id.
+    """
+
+    body: Body
+    head: nn.Linear
+    std: nn.Parameter
+    suffix: Tensor
+
+
+class Actor(nn.Module, ABC):
+    """An on-policy actor: observation to the parameters of a distribution.
+
+    Args:
+        agent: its spaces.
+        config: sizes.
+        shared: networks that it shares with others; None: it has its own.
+    """
+
+    clips = False
+    """Whether what is drawn may lie outside of the action bounds."""
+    suffix: Tensor | None
+
+    def __init__(
+        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
+    ) -> None:
+        super().__init__()
+        self.outputs = agent.action.width
+        if shared is None:
+            self.body = Body(agent.observation_shape, config, config.actor_last_activation)
+            self.head = output_layer(
+                self.body.out_features, self.outputs, config, config.actor_gain
+            )
+        else:
+            self.body, self.head = shared.body, shared.head
+        self.register_buffer("suffix", None if shared is None else shared.suffix, persistent=False)
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers H of the recurrent state; 0 without one."""
+        return self.body.hidden_size
+
+    def forward(
+        self,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The distribution's parameters, and the recurrent state after the last step.
+
+        Args:
+            observation: ``[*B, *O]``; with a memory ``*B`` is ``N`` (one step) or ``N, T``.
+            action_mask: legal choices ``[*B, ΣK_d]``; None: all.
+            memory: where a recurrent actor goes on; None: from zero.
+
+        Returns:
+            ``[*B, P]`` for ``distribution``, and ``[N, H]`` or None.
+        """
+        weight = self.head.weight
+        x = observation.to(weight)
+        if self.suffix is not None and self.suffix.numel():
+            x = torch.cat([x, self.suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
+        features, hidden = self.body(x, memory)
+        output = self.head(features).to(weight.dtype)[..., : self.outputs]
+        return self.parametrise(output, action_mask), hidden
+
+    @abstractmethod
+    def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:
+        """The network's output ``[*B, outputs]`` as the distribution's parameters ``[*B, P]``."""
+
+    @abstractmethod
+    def distribution(self, parameters: Tensor) -> ActionDistribution:
+        """The policy with these parameters ``[*B, P]``."""
+
+    def act(
+        self,
+        observation: Tensor,
+        noise: NoiseLike | None = torch.randn_like,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """An action ``[*B, D]`` (without noise the mode), and the recurrent state ``[N, H]``."""
+        parameters, hidden = self(observation, action_mask, memory)
+        policy = self.distribution(parameters)
+        return (policy.mode() if noise is None else policy.sample(noise)), hidden
+
+
+class GaussianActor(Actor):
+    """A Gaussian with a mean of the observation and one σ per action dimension.
+
+    a = c + h·u,  u ~ N(μ(o), σ²),  σ = std_scale·sigmoid(w),  c, h: centre and half width of the
+    bounds (0 and 1 where they are infinite). Actions outside of the bounds are clipped on their way
+    to the environment; the ratio is that of what was drawn.
+
+    The reference draws in the environment's units; its tasks have bounds of ±1, where that is the
+    same.
+    """
+
+    clips = True
+    centre: Tensor
+    half_width: Tensor
+
+    def __init__(
+        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
+    ) -> None:
+        super().__init__(agent, config, shared)
+        low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
+        bounded = (high - low).isfinite()
+        self.register_buffer("centre", torch.where(bounded, (high + low) / 2, 0.0))
+        self.register_buffer("half_width", torch.where(bounded, (high - low) / 2, 1.0))
+        self.std_scale = config.std_scale
+        if shared is None:
+            self.std = nn.Parameter(torch.full((self.outputs,), float(config.std_init)))
+        else:
+            self.std = shared.std
+
+    def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:
+        std = self.half_width * self.std_scale * self.std[: self.outputs].sigmoid()
+        return torch.cat([self.centre + self.half_width * output, std.expand_as(output)], dim=-1)
+
+    def distribution(self, parameters: Tensor) -> ActionDistribution:
+        return DiagonalGaussian(parameters)
+
+
+class ChoiceActor(Actor):
+    """Independent choices among the legal ones, one per component of the action."""
+
+    def __init__(
+        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
+    ) -> None:
+        super().__init__(agent, config, shared)
+        self.choices = agent.action.choices
+
+    def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:
+        return mask_logits(output, action_mask)
+
+    def distribution(self, parameters: Tensor) -> ActionDistribution:
+        return Choices(parameters, self.choices)
 
 
 def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor:

@@ -1,57 +1,15 @@
-"""Multilayer perceptrons and their configuration."""
+"""Plain multilayer perceptrons, fast on a CPU."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hetmarl.networks.config import ACTIVATIONS
 from hetmarl.networks.linear import FUSED, Linear, linear, product, takes_onednn, weight_gradient
-from hetmarl_envs.errors import ConfigError, did_you_mean
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-}
-
-
-@dataclass
-class NetworkConfig:
-    """Sizes of the actor and critic networks; defaults are HARL's for off-policy learning."""
-
-    hidden_sizes: list[int] = field(default_factory=lambda: [256, 256])
-    """Units of each hidden layer, typically 64 to 512."""
-    activation: str = "relu"
-    """Between layers: relu, tanh, elu, selu, gelu, silu or leaky_relu."""
-    actor_last_activation: str = "tanh"
-    """After the actor's last hidden layer; the reference bounds it with tanh (HARL)."""
-
-    def __post_init__(self) -> None:
-        self.hidden_sizes = [int(size) for size in self.hidden_sizes]
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ConfigError(
-                f"network.hidden_sizes={self.hidden_sizes}: expected at least one size, each 1 or "
-                "more, such as [256, 256]."
-            )
-        for name in ("activation", "actor_last_activation"):
-            value = getattr(self, name)
-            if value not in ACTIVATIONS:
-                raise ConfigError(
-                    f"network.{name}='{value}' is unknown.{did_you_mean(value, ACTIVATIONS)} "
-                    f"Choose one of {', '.join(ACTIVATIONS)}."
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for checkpoints."""
-        return asdict(self)
 
 
 class MLP(nn.Sequential):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -10,21 +11,30 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from hetmarl.networks.actors import NoiseLike, SquashedGaussianActor, make_actor
-from hetmarl.networks.mlp import NetworkConfig
+from hetmarl.networks.body import HIDDEN, Memory, read_memory
+from hetmarl.networks.config import NetworkConfig
+from hetmarl.networks.distributions import NoiseLike
 from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
+
+SAMPLE = "sample"
+"""``(group, "sample") [*B, n_g, A_g]``: what was drawn, where the action is that clipped."""
 
 
 class TeamPolicy(TensorDictModuleBase):
     """Everybody acts on their own observation, each with their own network.
 
-    Reads ``(group, "observation") [*B, n_g, O_g]``, writes ``(group, "action") [*B, n_g, A_g]``.
+    Reads ``(group, "observation") [*B, n_g, O_g]``, where there is one ``(group, "action_mask")``,
+    and for recurrent actors ``("hidden", <agent>) [*B, H]`` and ``is_init [*B, 1]`` (both may be
+    missing at the start); writes ``(group, "action")`` in the environment's layout, for Gaussian
+    actors ``(group, "sample")``, what was drawn before clipping, and for recurrent ones
+    ``("next", "hidden", <agent>)``, which TorchRL's steps carry on.
     Samples under TorchRL's exploration type ``RANDOM`` (the default), takes the mode under any
     deterministic one (``torchrl.envs.set_exploration_type``).
 
     Args:
         spec: the team.
-        config: network sizes; only ``actors`` built from it know it.
+        config: the networks' settings; only ``actors`` built from it know it.
         actors: modules to use instead of new ones, in team order.
     """
 
@@ -32,29 +42,95 @@ class TeamPolicy(TensorDictModuleBase):
         self,
         spec: TeamSpec,
         config: NetworkConfig | None = None,
-        actors: Iterable[SquashedGaussianActor] | None = None,
+        actors: Iterable[nn.Module] | None = None,
     ) -> None:
         super().__init__()
         # not called spec: TorchRL's collectors would take it for the spec of the policy's output
         self.team = spec
         if actors is None:
-            actors = (make_actor(agent, config or NetworkConfig()) for agent in spec.agents)
+            actors = (config or NetworkConfig()).make_actors(spec)
         self.actors = nn.ModuleList(actors)
-        self.in_keys = [(group, "observation") for group in spec.groups]
-        self.out_keys = [(group, "action") for group in spec.groups]
+        self.in_keys: list[Any] = [(group, "observation") for group in spec.groups]
+        self.out_keys: list[Any] = [(group, "action") for group in spec.groups]
+        self.clipped = [
+            group
+            for group, members in spec.groups.items()
+            if any(getattr(self.actors[i], "clips", False) for i in members)
+        ]
+        """Groups whose actions are clipped samples."""
+        self.recurrent = [
+            i for i, actor in enumerate(self.actors) if getattr(actor, "hidden_size", 0)
+        ]
+        """Agents with a memory."""
+        self.out_keys += [(group, SAMPLE) for group in self.clipped]
+        self.out_keys += [("next", HIDDEN, spec.names[i]) for i in self.recurrent]
         self.noise: NoiseLike = torch.randn_like
 
-    def act(self, agent: int, observation: Tensor) -> Tensor:
-        """One agent's action ``[*B, A_i]`` from its observation ``[*B, O_i]``, as on a robot.
+    @property
+    def units(self) -> list[list[int]]:
+        """Agents' positions, by set of shared parameters, in team order."""
+        units: dict[int, list[int]] = {}
+        for i, actor in enumerate(self.actors):
+            units.setdefault(id(next(actor.parameters())), []).append(i)
+        return list(units.values())
 
-        On the observation's device and in its dtype, wherever the actor stands.
+    def act(self, agent: int, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """One agent's action ``[*B, D_i]`` from its observation ``[*B, *O_i]``, as on a robot.
+
+        On the observation's device and in its dtype (choices: as indices), wherever the actor
+        stands.
+
+        Raises:
+            ConfigError: the agent has a memory; ``step`` takes and returns it.
         """
-        actor = self.actors[agent]
-        if exploration_type() in (None, ExplorationType.RANDOM):
-            return actor.act(observation, self.noise).to(observation)  # type: ignore[operator]
-        return actor.mode(observation).to(observation)  # type: ignore[operator]
+        if agent in self.recurrent:
+            raise ConfigError(
+                f"agent '{self.team.names[agent]}' has a memory: call policy.step(agent, "
+                "observation, action_mask, memory), which returns the action and the new state."
+            )
+        return self.clip(agent, self.step(agent, observation, action_mask)[0])
+
+    def step(
+        self,
+        agent: int,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """One agent's action ``[N, D_i]`` before clipping, and its recurrent state ``[N, H]``."""
+        random = exploration_type() in (None, ExplorationType.RANDOM)
+        noise = self.noise if random else None
+        action, hidden = self.actors[agent].act(observation, noise, action_mask, memory)  # type: ignore[operator]
+        return action.to(observation) if action.is_floating_point() else action, hidden
+
+    def clip(self, agent: int, action: Tensor) -> Tensor:
+        """``action [*B, D_i]`` within the agent's bounds."""
+        if not getattr(self.actors[agent], "clips", False):
+            return action
+        space = self.team.agents[agent].action
+        return action.clamp(action.new_tensor(space.low), action.new_tensor(space.high))
+
+    def memory(self, data: TensorDictBase, agent: int) -> Memory | None:
+        """Where a recurrent agent goes on, from ``data [N]`` or the first steps of ``[N, T]``."""
+        return read_memory(data, self.team.names[agent]) if agent in self.recurrent else None
+
+    def start(self, data: TensorDictBase) -> None:
+        """Writes the recurrent states that ``data [N]`` begins with: zero."""
+        for i in self.recurrent:
+            size: int = self.actors[i].hidden_size  # type: ignore[assignment]
+            zero = torch.zeros(*data.batch_size, size, device=data.device)
+            data.set((HIDDEN, self.team.names[i]), zero)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         spec = self.team
-        actions = [self.act(i, spec.observation(tensordict, i)) for i in range(spec.num_agents)]
+        samples, actions = [], []
+        for i, name in enumerate(spec.names):
+            observation, mask = spec.observation(tensordict, i), spec.action_mask(tensordict, i)
+            sample, hidden = self.step(i, observation, mask, self.memory(tensordict, i))
+            samples.append(sample)
+            actions.append(self.clip(i, sample))
+            if hidden is not None:
+                tensordict.set(("next", HIDDEN, name), hidden)
+        if self.clipped:
+            spec.write_actions(tensordict, samples, SAMPLE, self.clipped)
         return spec.write_actions(tensordict, actions)

@@ -1,7 +1,35 @@
-"""Losses under TorchRL's LossModule contract."""
+"""Losses under TorchRL's LossModule contract; drifts and neighbourhoods of mirror learning."""
 
+from hetmarl.objectives.drifts import (
+    ClipDrift,
+    Drift,
+    KLBall,
+    KLDrift,
+    Neighbourhood,
+    NoDrift,
+    PolicyChange,
+)
 from hetmarl.objectives.hasac import HASACLoss, frozen
 from hetmarl.objectives.masked import masked_mean
+from hetmarl.objectives.mirror import AgentBatch, MirrorLoss, Objective
 from hetmarl.objectives.reduce import Reduce, identity
+from hetmarl.objectives.value_norm import ValueNorm
 
-__all__ = ["HASACLoss", "Reduce", "frozen", "identity", "masked_mean"]
+__all__ = [
+    "AgentBatch",
+    "ClipDrift",
+    "Drift",
+    "HASACLoss",
+    "KLBall",
+    "KLDrift",
+    "MirrorLoss",
+    "Neighbourhood",
+    "NoDrift",
+    "Objective",
+    "PolicyChange",
+    "Reduce",
+    "ValueNorm",
+    "frozen",
+    "identity",
+    "masked_mean",
+]

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchrl.objectives import LossModule
 
-from hetmarl.networks.actors import NoiseLike, Sample
+from hetmarl.networks.actors import Sample
 from hetmarl.networks.critics import TwinQ
+from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.reduce import Reduce, identity

@@ -1,0 +1,222 @@
+"""How a team is updated from a rollout: one agent after another, or all at once; critic last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from hetmarl.engines.randomness import UpdateRandomness
+from hetmarl.engines.step import GradientStep
+from hetmarl.engines.trust_region import TrustRegionStep
+from hetmarl.objectives.drifts import Neighbourhood, PolicyChange
+from hetmarl.objectives.mirror import AgentBatch, MirrorLoss
+from hetmarl_envs.errors import ConfigError
+
+Changes = Callable[[Sequence[AgentBatch]], list[PolicyChange]]
+"""The new policies of a unit's agents on their batches, beside the old ones."""
+
+
+class UnitUpdate(Protocol):
+    """Optimises the parameters of one unit: an agent, or several that share theirs."""
+
+    def __call__(
+        self,
+        loss: MirrorLoss,
+        batches: Sequence[AgentBatch],
+        changes: Changes,
+        randomness: UpdateRandomness,
+    ) -> dict[str, Tensor]:
+        """Moves the unit's parameters; returns detached scalars to log."""
+        ...
+
+
+class GradientEpochs:
+    """Several passes of gradient steps over minibatches: U is everything.
+
+    Args:
+        step: descends a loss in the unit's parameters.
+        epochs: passes, 1 to 15.
+        minibatches: parts of each pass, 1 to 40.
+    """
+
+    def __init__(self, step: GradientStep, epochs: int, minibatches: int) -> None:
+        self.step, self.epochs, self.minibatches = step, epochs, minibatches
+
+    def __call__(
+        self,
+        loss: MirrorLoss,
+        batches: Sequence[AgentBatch],
+        changes: Changes,
+        randomness: UpdateRandomness,
+    ) -> dict[str, Tensor]:
+        count = len(batches[0].observation)
+        history = []
+        for _ in range(self.epochs):
+            for rows in randomness.minibatches(count, self.minibatches):
+                chosen = list(batches)
+                if rows is not None:
+                    chosen = [batch.map(lambda x, rows=rows: x[rows]) for batch in batches]
+                objective = loss.objective(changes(chosen))
+                self.step(objective.loss)
+                history.append(
+                    torch.stack([objective.loss, objective.drift, objective.entropy]).detach()
+                )
+        names = ("loss_actor", "drift", "entropy")
+        return dict(zip(names, torch.stack(history).mean(0), strict=True))
+
+
+class TrustRegionUpdate:
+    """One step to the edge of a neighbourhood, on the whole rollout.
+
+    Args:
+        step: the search.
+        neighbourhood: whose distance it keeps below its radius.
+    """
+
+    def __init__(self, step: TrustRegionStep, neighbourhood: Neighbourhood) -> None:
+        self.step, self.neighbourhood = step, neighbourhood
+
+    def __call__(
+        self,
+        loss: MirrorLoss,
+        batches: Sequence[AgentBatch],
+        changes: Changes,
+        randomness: UpdateRandomness,
+    ) -> dict[str, Tensor]:
+        seen: list[Tensor] = []
+
+        def evaluate() -> tuple[Tensor, Tensor]:
+            found = changes(batches)
+            objective = loss.objective(found)
+            seen[:] = [objective.loss.detach(), objective.entropy.detach()]
+            distance = loss.mean([self.neighbourhood.distance(c) for c in found], found)
+            return objective.surrogate - objective.drift, distance
+
+        # fused recurrent kernels of a GPU have no second derivative
+        with torch.backends.cudnn.flags(enabled=False):
+            taken = self.step(evaluate)
+        return {"loss_actor": seen[0], "entropy": seen[1], **taken}
+
+
+class OnPolicyEngine:
+    """One iteration of everybody: prepare, actors in order, critic.
+
+    Sequentially, in a fresh random order, and after each agent the factor M takes in its ratio on
+    the whole rollout; or simultaneously, with everybody's advantage as it is.
+
+    Args:
+        loss: the algorithm's losses.
+        updates: one per unit of ``loss.policy.units``, in that order.
+        critic_step: descends the critic's loss.
+        critic_epochs, critic_minibatches: its passes and their parts.
+        sequential: one after another, each against its updated predecessors.
+        chunk_length: steps through which recurrent networks are differentiated, from stored states.
+        fixed_order: team order instead of a random one; an ablation.
+    """
+
+    def __init__(
+        self,
+        loss: MirrorLoss,
+        updates: Sequence[UnitUpdate],
+        critic_step: GradientStep,
+        *,
+        critic_epochs: int = 5,
+        critic_minibatches: int = 1,
+        sequential: bool = True,
+        chunk_length: int = 10,
+        fixed_order: bool = False,
+    ) -> None:
+        self.loss, self.updates, self.critic_step = loss, list(updates), critic_step
+        self.critic_epochs, self.critic_minibatches = critic_epochs, critic_minibatches
+        self.sequential, self.chunk_length = sequential, chunk_length
+        self.fixed_order = fixed_order
+        self.units = loss.policy.units
+        if len(self.units) != len(self.updates):
+            raise ConfigError(
+                f"{len(self.updates)} updates for {len(self.units)} units of agents: expected one "
+                "per set of shared parameters."
+            )
+
+    def update(self, data: TensorDictBase, randomness: UpdateRandomness) -> dict[str, Tensor]:
+        """One iteration from a rollout ``[E, T]``.
+
+        Returns:
+            Detached scalars: ``loss_critic``, ``value_mean``, and per agent ``<quantity>/<name>``
+            for loss_actor, entropy, kl, ratio_deviation and what its update reports.
+        """
+        loss, names = self.loss, self.loss.spec.names
+        self._check_length(data)
+        loss.prepare(data)
+        metrics: dict[str, Tensor] = {}
+        factor = torch.ones_like(data.get(("next", "reward")))
+        order = list(range(len(self.units)))
+        if self.sequential and not self.fixed_order:
+            order = randomness.order(len(self.units))
+        for position in order:
+            members = self.units[position]
+            if self.sequential:
+                data.set(loss.tensor_keys.factor, factor)
+            whole = [loss.read(data, i) for i in members]
+            chunked = any(i in loss.policy.recurrent for i in members)
+            batches = [batch.map(lambda x, c=chunked: self._items(x, c)) for batch in whole]
+            reported = self.updates[position](loss, batches, self._changes(members), randomness)
+            with torch.no_grad():
+                changes = [loss.change(i, b) for i, b in zip(members, whole, strict=True)]
+                if self.sequential:
+                    for change in changes:
+                        factor = factor * change.ratio
+            for i, change in zip(members, changes, strict=True):
+                own = {"kl": loss.mean_kl([change]), "ratio_deviation": self._deviation(change)}
+                metrics |= {f"{k}/{names[i]}": v for k, v in (reported | own).items()}
+        metrics["loss_critic"] = self._update_critic(data, randomness)
+        metrics["value_mean"] = data.get(loss.tensor_keys.value_target).mean()
+        return metrics
+
+    # ------------------------------------------------------------------ parts
+    def _changes(self, members: Sequence[int]) -> Changes:
+        loss = self.loss
+
+        def changes(batches: Sequence[AgentBatch]) -> list[PolicyChange]:
+            found = [loss.change(i, b) for i, b in zip(members, batches, strict=True)]
+            joint = self.sequential and len(found) > 1
+            return [loss.joint_change(found)] if joint else found
+
+        return changes
+
+    def _update_critic(self, data: TensorDictBase, randomness: UpdateRandomness) -> Tensor:
+        loss, keys = self.loss, self.loss.tensor_keys
+        recurrent = loss.critic.recurrent
+        wanted: list[Any] = [keys.value, keys.value_target, "state", "is_init", "hidden"]
+        wanted += [(g, k) for g in loss.spec.groups for k in (keys.observation, keys.alive)]
+        batch = data.select(*wanted, strict=False)
+        length = self.chunk_length
+        batch = batch.reshape(-1, length) if recurrent else batch.reshape(-1)
+        history = []
+        for _ in range(self.critic_epochs):
+            for rows in randomness.minibatches(len(batch), self.critic_minibatches):
+                loss_critic = loss.value(batch if rows is None else batch[rows])
+                self.critic_step(loss_critic)
+                history.append(loss_critic.detach())
+        return torch.stack(history).mean()
+
+    def _items(self, x: Tensor, chunked: bool) -> Tensor:
+        """``[E, T, …]`` as what minibatches are made of: frames, or chunks ``[N, L, …]``."""
+        if chunked:
+            return x.reshape(-1, self.chunk_length, *x.shape[2:])
+        return x.flatten(0, 1)
+
+    def _check_length(self, data: TensorDictBase) -> None:
+        recurrent = self.loss.policy.recurrent or self.loss.critic.recurrent
+        if recurrent and data.shape[1] % self.chunk_length:
+            raise ConfigError(
+                f"a rollout has {data.shape[1]} steps and algo.chunk_length={self.chunk_length} "
+                "does not divide it. Set data.rollout_steps to a multiple of algo.chunk_length."
+            )
+
+    def _deviation(self, change: PolicyChange) -> Tensor:
+        """Mean |r − 1| over the living."""
+        return self.loss.mean([(change.ratio - 1).abs()], [change])

@@ -1,0 +1,148 @@
+"""Settings of the actor and critic networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from torch import nn
+
+from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "leaky_relu": nn.LeakyReLU,
+}
+MEMORIES = ("none", "gru", "lstm")
+SHARINGS = ("none", "full")
+
+
+@dataclass
+class NetworkConfig:
+    """Sizes of the actor and critic networks; defaults are HARL's for off-policy learning."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [256, 256])
+    """Units of each hidden layer, typically 64 to 512."""
+    activation: str = "relu"
+    """Between layers: relu, tanh, elu, selu, gelu, silu or leaky_relu."""
+    actor_last_activation: str | None = "tanh"
+    """After the actor's last hidden layer; null: as elsewhere (HARL bounds it with tanh)."""
+
+    def __post_init__(self) -> None:
+        self.hidden_sizes = [int(size) for size in self.hidden_sizes]
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ConfigError(
+                f"network.hidden_sizes={self.hidden_sizes}: expected at least one size, each 1 or "
+                "more, such as [256, 256]."
+            )
+        _choice("activation", self.activation, ACTIVATIONS)
+        if self.actor_last_activation is not None:
+            _choice("actor_last_activation", self.actor_last_activation, ACTIVATIONS)
+
+    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+        """The team's actors, in team order; what ``TeamPolicy`` acts with.
+
+        Raises:
+            ConfigError: an agent's spaces have no such actor.
+        """
+        from hetmarl.networks.actors import make_actor  # which is made from this config
+
+        return [make_actor(agent, self) for agent in spec.agents]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for checkpoints."""
+        return asdict(self)
+
+
+@dataclass
+class OnPolicyNetworkConfig(NetworkConfig):
+    """The networks of on-policy learning; defaults are HARL's."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128])
+    """Units of each hidden layer, typically 64 to 256."""
+    actor_last_activation: str | None = None
+    """After the actor's last hidden layer; null: as elsewhere."""
+    layer_norm: bool = True
+    """Normalise the input and every hidden layer's output (Ba et al. 2016, arXiv 1607.06450)."""
+    orthogonal: bool = True
+    """Orthogonal initial weights and zero biases; otherwise PyTorch's own."""
+    actor_gain: float = 0.01
+    """Scale of the actor's orthogonal output weights; .01 starts every choice equally likely."""
+    std_scale: float = 0.5
+    """A Gaussian's σ = std_scale·sigmoid(w), in half widths of the bounds; .5 (HARL) to 2."""
+    std_init: float = 1.0
+    """Initial w; 1 gives σ = .73·std_scale."""
+    memory: str = "none"
+    """Recurrent layer after the hidden ones: none, gru or lstm."""
+    memory_size: int = 64
+    """Units of the recurrent layer, 32 to 256."""
+    memory_layers: int = 1
+    """Recurrent layers on top of each other, 1 or 2."""
+    channels: list[int] = field(default_factory=lambda: [32, 64])
+    """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
+    sharing: str | list[list[str]] = "none"
+    """Parameters shared between actors: none, full, or sets such as [[leg_0,leg_1],[body]]."""
+    agent_id: bool = True
+    """Actors that share parameters read which agent they act for, as a one-hot vector."""
+    agents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of single actors, such as {agent_1: {memory: gru}}."""
+    critic: dict[str, Any] = field(default_factory=dict)
+    """Settings of the critic where they differ, such as {hidden_sizes: [512, 512]}."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _choice("memory", self.memory, MEMORIES)
+        if isinstance(self.sharing, str):
+            _choice("sharing", self.sharing, SHARINGS)
+        for name in ("memory_size", "memory_layers", "std_scale", "actor_gain"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
+        if not self.channels or min(self.channels) < 1:
+            raise ConfigError(f"network.channels={self.channels}: expected sizes of 1 or more.")
+        for name in self.agents:  # their errors now, not when the networks are made
+            self.for_agent(name)
+        self.for_critic()
+
+    def for_agent(self, name: str) -> OnPolicyNetworkConfig:
+        """The settings of one actor."""
+        return self._with(self.agents.get(name, {}), f"network.agents.{name}")
+
+    def for_critic(self) -> OnPolicyNetworkConfig:
+        """The settings of the critic."""
+        return self._with(self.critic, "network.critic")
+
+    def _with(self, own: dict[str, Any], where: str) -> OnPolicyNetworkConfig:
+        known = [f.name for f in fields(self) if f.name not in ("agents", "critic", "sharing")]
+        for key in own:
+            if key not in known:
+                raise UnknownNameError(
+                    f"unknown key '{where}.{key}'.{did_you_mean(key, known)} "
+                    f"Known: {', '.join(known)}."
+                )
+        return replace(self, **({"agents": {}, "critic": {}} | own)) if own else self
+
+    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+        """The team's actors, in team order; those that share parameters share a module.
+
+        Raises:
+            ConfigError: an agent's spaces have no such actor, or ``sharing`` or ``agents`` name
+                agents that the team has not.
+        """
+        from hetmarl.networks.sharing import make_actors  # which is made from this config
+
+        return make_actors(spec, self)
+
+
+def _choice(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise ConfigError(
+            f"network.{name}='{value}' is unknown.{did_you_mean(str(value), choices)} "
+            f"Choose one of {', '.join(choices)}."
+        )

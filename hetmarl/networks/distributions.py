@@ -1,0 +1,153 @@
+"""Distributions of one agent's action, each described by one flat tensor of parameters.
+
+A rollout's old policies are kept as these tensors ``[*B, P]``, so that ratios and divergences need
+no second network. Built of ``torch.distributions``, whose closed forms of entropy and divergence
+they use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
+
+NoiseLike = Callable[[Tensor], Tensor]
+"""Standard normal noise of the shape, dtype and device of its argument."""
+
+
+class ActionDistribution(Protocol):
+    """What losses and drifts know of a policy at some observations ``[*B]``."""
+
+    def sample(self, noise: NoiseLike) -> Tensor:
+        """An action ``[*B, D]``."""
+        ...
+
+    def mode(self) -> Tensor:
+        """The most probable action ``[*B, D]``."""
+        ...
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """Logarithm of the probability (density) of ``action [*B, D]``, ``[*B, 1]``."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, ``[*B, 1]``."""
+        ...
+
+    def kl(self, other: ActionDistribution) -> Tensor:
+        """KL(self ‖ other) in nats, ``[*B, 1]``."""
+        ...
+
+
+class DiagonalGaussian:
+    """Independent normal action dimensions; parameters ``[*B, 2·D]`` are means, then σ's."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        mean, std = parameters.chunk(2, dim=-1)
+        self.base = Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+
+    def sample(self, noise: NoiseLike) -> Tensor:
+        return self.base.mean + self.base.stddev * noise(self.base.mean)
+
+    def mode(self) -> Tensor:
+        return self.base.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self.base.log_prob(action).unsqueeze(-1)
+
+    def entropy(self) -> Tensor:
+        return self.base.entropy().unsqueeze(-1)
+
+    def kl(self, other: ActionDistribution) -> Tensor:
+        assert isinstance(other, DiagonalGaussian)
+        return kl_divergence(self.base, other.base).unsqueeze(-1)
+
+
+class Choices:
+    """Independent choices, one per component; parameters ``[*B, ΣK_d]`` are masked logits.
+
+    One component is a discrete action space, several a multi-discrete one. The components'
+    log-probabilities, entropies and divergences add up: the joint ratio is one number, and a
+    divergence weighs each choice with its probability.
+    """
+
+    def __init__(self, parameters: Tensor, counts: Sequence[int]) -> None:
+        parts = parameters.split(list(counts), dim=-1)
+        self.components = [Categorical(logits=part, validate_args=False) for part in parts]
+
+    def sample(self, noise: NoiseLike) -> Tensor:
+        return torch.stack([self._draw(part, noise) for part in self.components], dim=-1)
+
+    @staticmethod
+    def _draw(part: Categorical, noise: NoiseLike) -> Tensor:
+        """Gumbel's trick: argmax of logits and noise. Normal noise has uniform Φ(noise)."""
+        uniform = torch.special.ndtr(noise(part.logits))
+        tiny = torch.finfo(uniform.dtype)
+        gumbel = -(-uniform.clamp(tiny.tiny, 1 - tiny.eps).log()).log()
+        return (part.logits + gumbel).argmax(-1)
+
+    def mode(self) -> Tensor:
+        return torch.stack([part.logits.argmax(-1) for part in self.components], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        pairs = zip(self.components, action.unbind(-1), strict=True)
+        return sum(part.log_prob(choice) for part, choice in pairs).unsqueeze(-1)  # type: ignore[union-attr]
+
+    def entropy(self) -> Tensor:
+        return sum(part.entropy() for part in self.components).unsqueeze(-1)  # type: ignore[union-attr]
+
+    def kl(self, other: ActionDistribution) -> Tensor:
+        assert isinstance(other, Choices)
+        pairs = zip(self.components, other.components, strict=True)
+        return sum(kl_divergence(mine, theirs) for mine, theirs in pairs).unsqueeze(-1)  # type: ignore[union-attr]
+
+
+def mask_logits(logits: Tensor, action_mask: Tensor | None) -> Tensor:
+    """``logits [*B, ΣK_d]`` with those of illegal choices so low that they are never drawn.
+
+    Finite, so that a divergence has no 0·∞. A row without any legal choice (a dead agent's) keeps
+    all of its choices equally: nothing may follow from it, but it must not be NaN.
+    """
+    if action_mask is None:
+        return logits
+    return torch.where(action_mask, logits, torch.finfo(logits.dtype).min / 4)
+
+
+class Joint:
+    """Several agents' independent policies as one; the dead count for nothing.
+
+    Args:
+        members: policies on the same samples ``[*B]``.
+        alive: ``[*B, 1]`` of each; None: always.
+    """
+
+    def __init__(
+        self, members: Sequence[ActionDistribution], alive: Sequence[Tensor | None]
+    ) -> None:
+        self.members, self.alive = list(members), list(alive)
+
+    def sample(self, noise: NoiseLike) -> Tensor:
+        return torch.cat([member.sample(noise) for member in self.members], dim=-1)
+
+    def mode(self) -> Tensor:
+        return torch.cat([member.mode() for member in self.members], dim=-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        sizes = [member.mode().shape[-1] for member in self.members]
+        parts = zip(self.members, action.split(sizes, dim=-1), strict=True)
+        return self._sum([member.log_prob(part) for member, part in parts])
+
+    def entropy(self) -> Tensor:
+        return self._sum([member.entropy() for member in self.members])
+
+    def kl(self, other: ActionDistribution) -> Tensor:
+        assert isinstance(other, Joint)
+        pairs = zip(self.members, other.members, strict=True)
+        return self._sum([mine.kl(theirs) for mine, theirs in pairs])
+
+    def _sum(self, values: Sequence[Tensor]) -> Tensor:
+        living = zip(values, self.alive, strict=True)
+        return torch.stack([v if a is None else torch.where(a, v, 0.0) for v, a in living]).sum(0)
