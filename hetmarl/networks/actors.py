@@ -144,6 +144,7 @@ class Actor(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.outputs = agent.action.width
+        self.head: nn.Linear
         if shared is None:
             self.body = Body(agent.observation_shape, config, config.actor_last_activation)
             self.head = output_layer(

@@ -26,9 +26,8 @@ def make_actors(spec: TeamSpec, config: OnPolicyNetworkConfig) -> list[nn.Module
     actors: dict[int, Actor] = {}
     for members in sharing_sets(spec, config):
         agents = [spec.agents[i] for i in members]
-        if len(members) == 1:
-            shared = [None]
-        else:
+        shared: list[Shared | None] = [None]
+        if len(members) > 1:
             for agent in agents:
                 if agent.name in config.agents:
                     raise ConfigError(

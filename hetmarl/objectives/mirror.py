@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -51,8 +51,8 @@ class AgentBatch:
 
     def map(self, function: Any) -> AgentBatch:
         """``function`` of every tensor."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return AgentBatch(**{k: None if v is None else function(v) for k, v in values.items()})
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return replace(self, **{k: function(v) for k, v in values if v is not None})
 
     @property
     def memory(self) -> Memory | None:
@@ -167,8 +167,8 @@ class MirrorLoss(LossModule):
     @property
     def in_keys(self) -> list[Any]:
         keys = self.tensor_keys
-        read = (keys.observation, keys.action, keys.advantage)
-        read += (keys.old_parameters, keys.old_log_prob)
+        read = [keys.observation, keys.action, keys.advantage]
+        read += [keys.old_parameters, keys.old_log_prob]
         grouped = [(group, key) for group in self.spec.groups for key in read]
         state = ["state"] if self.spec.state_dim is not None else []
         return [*grouped, *state, keys.value, keys.value_target]

@@ -329,7 +329,7 @@ def solve(alpha: float, updates: int = 500) -> list[tuple[float, float]]:
         for schedule in schedules:
             schedule.step()
     with torch.no_grad():
-        actions = [a.act(torch.ones(20_000, 1)) for a in policy.actors]
+        actions = [a.act(torch.ones(20_000, 1))[0] for a in policy.actors]
     return [(a.mean().item(), a.std().log().item()) for a in actions]
 
 

@@ -56,7 +56,7 @@ def test_density_is_that_of_torchrl() -> None:
     low, high = torch.tensor(LOW).double(), torch.tensor(HIGH).double()
     theirs = TanhNormal(mean, log_std.exp(), low=low, high=high, tanh_loc=False, upscale=1.0)
     torch.testing.assert_close(log_prob.squeeze(-1), theirs.log_prob(action), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(policy.mode(observation), theirs.deterministic_sample)
+    torch.testing.assert_close(policy.act(observation, None)[0], theirs.deterministic_sample)
 
 
 @pytest.mark.parametrize(("mean", "log_std"), [(0.0, -1.0), (0.7, -0.5), (-1.0, 0.2)])
@@ -88,7 +88,7 @@ def test_entropy_of_samples() -> None:
 def test_samples_are_gaussian_and_squashed() -> None:
     policy = actor([-1.0, 0.0], [1.0, 4.0])
     policy.net = Fixed(0.3, -0.2, -1.0, -2.0)
-    action = policy.act(torch.zeros(50_000, 4, dtype=torch.float64))
+    action = policy.act(torch.zeros(50_000, 4, dtype=torch.float64))[0]
     u = ((action - torch.tensor([0.0, 2.0])) / torch.tensor([1.0, 2.0])).atanh()
     assert u.mean(0).tolist() == pytest.approx([0.3, -0.2], abs=0.01)
     assert u.std(0).log().tolist() == pytest.approx([-1.0, -2.0], abs=0.02)
@@ -98,7 +98,7 @@ def test_mode_is_the_squashed_mean() -> None:
     policy = actor([-1.0, 0.0], [1.0, 4.0])
     policy.net = Fixed(0.3, -0.2, 1.0, 1.0)
     expected = [math.tanh(0.3), 2 + 2 * math.tanh(-0.2)]
-    assert policy.mode(torch.zeros(1, 4, dtype=torch.float64))[0].tolist() == pytest.approx(
+    assert policy.act(torch.zeros(1, 4, dtype=torch.float64), None)[0][0].tolist() == pytest.approx(
         expected
     )
 
@@ -106,7 +106,7 @@ def test_mode_is_the_squashed_mean() -> None:
 def test_act_and_sample_draw_alike() -> None:
     policy, observation = actor(), torch.randn(5, 4, dtype=torch.float64)
     torch.manual_seed(3)
-    action = policy.act(observation)
+    action = policy.act(observation)[0]
     torch.manual_seed(3)
     assert torch.equal(action, policy.sample(observation).action)
 
@@ -144,7 +144,7 @@ def test_bounds_hold_to_the_last_bit() -> None:
     policy = actor(low.tolist(), high.tolist()).float()
     for end in (-100.0, 100.0):
         policy.net = Fixed(*[end] * 2000, *[0.0] * 2000).float()
-        action = policy.mode(torch.zeros(1, 4))[0]
+        action = policy.act(torch.zeros(1, 4), None)[0][0]
         assert (action >= low).all() and (action <= high).all()
         torch.testing.assert_close(action, low if end < 0 else high, rtol=1e-5, atol=1e-5)
 

@@ -23,7 +23,7 @@ def test_writes_every_agents_action_at_its_place() -> None:
     assert acted["legs", "action"].shape == (5, 2, 2)
     assert acted["body", "action"].shape == (5, 1, 1)
     for i, (group, index) in enumerate([("legs", 0), ("body", 0), ("legs", 1)]):
-        own = policy.actors[i].mode(data[group, "observation"][:, index])
+        own = policy.actors[i].act(data[group, "observation"][:, index], None)[0]
         assert torch.equal(acted[group, "action"][:, index], own)
 
 

@@ -43,7 +43,8 @@ def test_policy_without_lightning_is_the_trained_one(run: Any, tmp_path: Path) -
     observations = [torch.randn(5, *a.observation_shape) for a in module.spec.agents]
     with torch.no_grad():
         expected = [
-            actor.mode(o) for actor, o in zip(module.policy.actors, observations, strict=True)
+            actor.act(o, None)[0]
+            for actor, o in zip(module.policy.actors, observations, strict=True)
         ]
     torch.save([observations, expected], tmp_path / "data.pt")
     code = """
