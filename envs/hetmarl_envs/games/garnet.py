@@ -40,4 +40,5 @@ def random_game(
     weights = -torch.log1p(-uniform(*shape, states)) + 1e-12
     weights = weights * (rank < successors)
     transition = (1 - termination) * weights / weights.sum(-1, keepdim=True)
-    return TabularGame(transition, uniform(*shape), torch.full((states,), 1.0 / states))
+    initial = torch.full((states,), 1.0 / states, dtype=torch.float64)
+    return TabularGame(transition, uniform(*shape), initial)

@@ -20,8 +20,8 @@ from torch import Tensor
 from hetmarl_envs.errors import ConfigError
 
 Policies = Sequence[Tensor]
-ROUNDING = 1e-9
-"""How far probabilities may be from summing to 1."""
+ROUNDING = 1e-6
+"""Probabilities that sum to 1 up to this (float32 tables do) are made to sum to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class TabularGame:
 
     Args:
         transition: P(s'|s, a), ``[S, K_1, ..., K_n, S]``. Rows sum to at most 1; what is missing is
-            the probability that the episode terminates there.
+            the probability that the episode terminates there (0 if it is below 1e-6).
         reward: R(s, a), ``[S, K_1, ..., K_n]``, the team's.
         initial: ρ(s), ``[S]``.
 
@@ -60,8 +60,12 @@ class TabularGame:
                 f"terminates); found {p.min():g} as the least one and {p.sum(-1).max():g} as the "
                 "largest sum."
             )
-        if not bool((rho >= 0).all()) or abs(float(rho.sum()) - 1) > ROUNDING:
+        if not bool((rho >= 0).all()) or not abs(float(rho.sum()) - 1) <= ROUNDING:
             raise ConfigError(f"initial: expected probabilities that sum to 1, given {rho}.")
+        total = p.sum(-1, keepdim=True)
+        full = (total - 1).abs() <= ROUNDING
+        object.__setattr__(self, "transition", torch.where(full, p / total, p))
+        object.__setattr__(self, "initial", rho / rho.sum())
 
     @classmethod
     def from_matrix(cls, payoff: Tensor, repeated: bool = False) -> TabularGame:
@@ -102,17 +106,19 @@ class TabularGame:
             )
         checked = [policy.detach().to("cpu", torch.float64) for policy in policies]
         for i, policy in enumerate(checked):
-            # A policy that was a float32 softmax sums to 1 within 1e-7 only.
-            if not bool((policy >= 0).all()) or float((policy.sum(-1) - 1).abs().max()) > 1e-6:
+            near = (policy.sum(-1) - 1).abs() <= ROUNDING
+            if not bool((policy >= 0).all()) or not bool(near.all()):
                 raise ConfigError(
                     f"policy of agent {i}: expected rows of probabilities that sum to 1, given "
                     f"sums {policy.sum(-1).tolist()} and the least entry {policy.min():g}."
                 )
-        return checked
+        return [policy / policy.sum(-1, keepdim=True) for policy in checked]
 
     def uniform_policies(self) -> list[Tensor]:
         """Every action equally likely, ``[S, K_i]`` per agent."""
-        return [torch.full((self.num_states, k), 1.0 / k).double() for k in self.actions]
+        return [
+            torch.full((self.num_states, k), 1.0 / k, dtype=torch.float64) for k in self.actions
+        ]
 
     def joint_policy(self, policies: Policies) -> Tensor:
         """π(a|s) = Π_i π^i(a^i|s), ``[S, K_1, ..., K_n]``."""

@@ -124,6 +124,7 @@ def make(
         raise UnknownNameError(
             f"no game '{task}'.{did_you_mean(task, TASKS)} Games: {', '.join(TASKS)}."
         )
-    check_options(maker, options, where)
+    # TorchRL's metaclass hides the signature of an environment class
+    check_options(vars(maker)["__init__"] if isinstance(maker, type) else maker, options, where)
     options = DEFAULTS.get(task, {}) | options
     return maker(where, num_envs=num_envs, seed=seed, device=device, **options)
