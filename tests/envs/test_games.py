@@ -259,7 +259,7 @@ def test_a_markov_game_without_termination_goes_on_to_its_limit() -> None:
 
 
 def test_rounding_ends_no_game() -> None:
-    """Ten tenths add up to less than 1; what is impossible stays so beyond the last possible one."""
+    """Ten tenths add up to less than 1; what is impossible stays so behind the last possible."""
     tenths = torch.full((10,), 0.1, dtype=torch.float64)
     assert float(tenths.cumsum(0)[-1]) < 1
     assert _thresholds(tenths)[-1] == torch.inf
