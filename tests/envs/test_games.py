@@ -124,9 +124,8 @@ def test_tasks_are_listed_without_making_any() -> None:
 def test_contract(task: str, options: dict[str, Any]) -> None:
     env = make(task, **options)
     assert env.batch_size == (4,) and env.where == f"games/{task}"
-    if not options.get("bonus"):  # random actions ignore the mask, which is an error there
-        check_team_env(env, steps=6)
-        check_env_specs(env)
+    check_team_env(env, steps=12)
+    check_env_specs(env)
     seen = play(env, env.reset(), 12)
     for data in seen:
         following = data["next"]
@@ -428,6 +427,11 @@ def test_the_bonus_is_only_in_the_mask() -> None:
     expected = torch.where(mask[..., 3], 2.0, 1.0).sum(-1, keepdim=True) / 3
     torch.testing.assert_close(after["reward"], expected)
     assert not torch.equal(after["agents", "action_mask"], mask)
+    data = env.rand_action(env.reset())
+    drawn, mask = data["agents", "action"], data["agents", "action_mask"]
+    assert mask.gather(-1, drawn.unsqueeze(-1)).all()  # TorchRL's random policy keeps to it
+    counts = torch.bincount(drawn[mask[..., 3]], minlength=4)
+    assert (counts > 0.15 * counts.sum()).all()
     with pytest.raises(ContractError, match="takes action 3 where its action_mask forbids it"):
         step(env, 3, 3, 3)
 

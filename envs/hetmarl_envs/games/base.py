@@ -174,6 +174,17 @@ class GameEnv(EnvBase):
             source[group] = TensorDict(seen, [self.num_envs, len(members)], self.device)
         return TensorDict(source, self.batch_size, self.device)
 
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Writes uniformly random actions, legal ones where there is a mask."""
+        tensordict = super().rand_action(tensordict)
+        if self._masked:
+            legal = self._look()["action_mask"].float()
+            for group, members in self._members.items():
+                if self.spaces[members[0]].kind == "discrete":
+                    drawn = torch.multinomial(legal[:, members].flatten(0, 1), 1)
+                    tensordict.set((group, "action"), drawn.reshape(self.num_envs, len(members)))
+        return tensordict
+
     def _read_actions(self, tensordict: TensorDictBase) -> list[Tensor]:
         actions: list[Tensor] = [torch.empty(0)] * len(self.spaces)
         for group, members in self._members.items():
