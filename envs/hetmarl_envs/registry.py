@@ -59,6 +59,7 @@ def _installed(name: str) -> bool:
 
 
 _families: dict[str, Family | str] = {
+    "games": "hetmarl_envs.games:FAMILY",
     "mamujoco": "hetmarl_envs.mamujoco:FAMILY",
     "vmas": "hetmarl_envs.vmas:FAMILY",
 }
