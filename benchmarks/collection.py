@@ -21,9 +21,8 @@ from torchrl.envs import EnvBase
 
 import hetmarl
 from hetmarl.data import TeamCollector
-from hetmarl.data.collector import write_random_actions
 from hetmarl.networks import TeamPolicy
-from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.contract import TeamSpec, write_random_actions
 
 TASKS = ("mamujoco/halfcheetah_2x3", "mamujoco/halfcheetah_6x1")
 ENVS = 64

@@ -249,8 +249,7 @@ def random_return(run_dir: Path) -> tuple[float, float]:
     from hetmarl.cli.train import EnvFactory
     from hetmarl.conf import resolve
     from hetmarl.data import evaluate
-    from hetmarl.data.collector import write_random_actions
-    from hetmarl_envs.contract import TeamSpec
+    from hetmarl_envs.contract import TeamSpec, write_random_actions
 
     env = EnvFactory(resolve(read_config(run_dir)).train.task)(num_envs=EPISODES_OF_RANDOM, seed=0)
     spec, generator = TeamSpec.from_env(env), torch.Generator().manual_seed(0)

@@ -301,6 +301,28 @@ class TeamSpec:
         return data
 
 
+def write_random_actions(
+    data: TensorDictBase, spec: TeamSpec, generator: torch.Generator | None = None
+) -> TensorDictBase:
+    """Uniform actions within every agent's bounds or legal choices, written to ``data [*B]``."""
+    actions = []
+    for i, agent in enumerate(spec.agents):
+        space, observation = agent.action, spec.observation(data, i)
+        if space.kind == "continuous":
+            low, high = observation.new_tensor(space.low), observation.new_tensor(space.high)
+            share = observation.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
+            actions.append(low + (high - low) * share)
+        else:
+            drawn = observation.new_empty(*data.batch_size, space.width, dtype=torch.float32)
+            drawn.uniform_(generator=generator)
+            mask = spec.action_mask(data, i)
+            if mask is not None:
+                drawn = drawn.masked_fill(~mask, -1.0)
+            parts = drawn.split(list(space.choices), dim=-1)
+            actions.append(torch.stack([part.argmax(-1) for part in parts], dim=-1))
+    return spec.write_actions(data, actions)
+
+
 def check_team_env(env: EnvBase, steps: int = 3) -> TeamSpec:
     """Verifies that ``env`` keeps the data contract, by its specs and by stepping it.
 
@@ -324,7 +346,7 @@ def check_team_env(env: EnvBase, steps: int = 3) -> TeamSpec:
         data = env.reset()
         _check_observations(data, spec, "reset")
         for _ in range(steps):
-            data = env.rand_step(data)
+            data = env.step(write_random_actions(data, spec))
             _check_observations(data["next"], spec, "step")
             _check_step(data["next"])
             data = env.step_mdp(data)

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 from hetmarl.engines.randomness import stable_seed
 from hetmarl.networks.body import HIDDEN
 from hetmarl.networks.policy import TeamPolicy
-from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.contract import write_random_actions
 from hetmarl_envs.errors import ConfigError
 
 
@@ -169,25 +169,3 @@ def carry(stepped: TensorDictBase, following: TensorDictBase) -> TensorDictBase:
 def can_save(env: EnvBase) -> bool:
     """Whether the environment can save its state and take it up again."""
     return hasattr(env, "runtime_state") and hasattr(env, "load_runtime_state")
-
-
-def write_random_actions(
-    data: TensorDictBase, spec: TeamSpec, generator: torch.Generator | None = None
-) -> TensorDictBase:
-    """Uniform actions within every agent's bounds or legal choices, written to ``data [*B]``."""
-    actions = []
-    for i, agent in enumerate(spec.agents):
-        space, observation = agent.action, spec.observation(data, i)
-        if space.kind == "continuous":
-            low, high = observation.new_tensor(space.low), observation.new_tensor(space.high)
-            share = observation.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
-            actions.append(low + (high - low) * share)
-        else:
-            drawn = observation.new_empty(*data.batch_size, space.width, dtype=torch.float32)
-            drawn.uniform_(generator=generator)
-            mask = spec.action_mask(data, i)
-            if mask is not None:
-                drawn = drawn.masked_fill(~mask, -1.0)
-            parts = drawn.split(list(space.choices), dim=-1)
-            actions.append(torch.stack([part.argmax(-1) for part in parts], dim=-1))
-    return spec.write_actions(data, actions)

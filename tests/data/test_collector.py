@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from hetmarl.data import TeamCollector, evaluate
-from hetmarl.data.collector import write_random_actions
 from hetmarl.networks import NetworkConfig, TeamPolicy
-from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.contract import TeamSpec, write_random_actions
 from hetmarl_envs.errors import ConfigError, HetmarlError
 from tests.teams import UNEQUAL, CountingEnv, batch
 

@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 
 from hetmarl.algorithms import HASAC, HASACConfig
 from hetmarl.data import ReplayData, ReplayDataConfig, evaluate
-from hetmarl.data.collector import write_random_actions
 from hetmarl_envs import TeamSpec, make_env
+from hetmarl_envs.contract import write_random_actions
 
 pytestmark = [pytest.mark.learning, pytest.mark.slow]
 
