@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from hetmarl.algorithms import HASAC, HASACConfig
+from hetmarl.algorithms import HASAC
 from hetmarl.data import ReplayData, ReplayDataConfig
 from hetmarl.lightning.checkpointing import checkpoint_callbacks
 from hetmarl.lightning.exact import ExactCheckpointIO
@@ -33,9 +33,8 @@ def fit(
 ) -> HASAC:
     """Trains, iterations of 10 frames, the first two of them warm-up."""
     settings = {"batch_size": 16, "n_step": 2, "updates_per_step": 0.6} | (config or {})
-    algorithm = module(
-        TeamSpec.from_env(make(num_envs=1)), HASACConfig(**settings), NetworkConfig([8]), seed
-    )
+    spec = TeamSpec.from_env(make(num_envs=1))
+    algorithm = module(spec, module.config_type(**settings), NetworkConfig([8]), seed)
     if prepare is not None:
         prepare(algorithm)
     collection = {"frames_per_batch": 10, "warmup_frames": 20, "buffer_size": 1000}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -173,6 +174,22 @@ def test_lightning_loads_it_from_a_checkpoint(tmp_path: Any) -> None:
     assert loaded.config == module.config and loaded.spec == module.spec
     for name, value in module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_a_variant_with_settings_of_its_own_is_loaded_too(tmp_path: Any) -> None:
+    @dataclass
+    class ScaledConfig(HASACConfig):
+        scale: float = 1.0
+
+    class Scaled(HASAC):
+        name = "scaled"
+        config_type = ScaledConfig
+
+    fit(CountingEnv, tmp_path, module=Scaled, config={"scale": 3.0})
+    loaded = Scaled.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert isinstance(loaded.config, ScaledConfig) and loaded.config.scale == 3.0
+    assert loaded.hparams["algorithm"] == "scaled"
+    assert Scaled(UNEQUAL).config == ScaledConfig()
 
 
 def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -> None:
