@@ -122,10 +122,10 @@ class HASAC(TeamModule):
         self.loss = self.make_loss(policy, critic)
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
 
-        per_agent = [
-            f"{q}/{name}" for q in ("loss_actor", "entropy", "alpha") for name in spec.names
-        ]
-        self.metric_names = ("loss_qvalue", "q_mean", *per_agent, "alpha/joint")
+        quantities = ("loss_actor", "grad_norm", "entropy", "alpha")
+        per_agent = [f"{q}/{name}" for q in quantities for name in spec.names]
+        of_critic = ("loss_qvalue", "q_mean", "grad_norm_qvalue")
+        self.metric_names = (*of_critic, *per_agent, "alpha/joint")
 
     def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> HASACLoss:
         """The losses; a variant of the algorithm returns its own."""
