@@ -27,6 +27,7 @@ def fit(
     module: type[HASAC] = HASAC,
     prepare: Callable[[HASAC], None] | None = None,
     evaluate_every: int = 2,
+    eval_episodes: int = 2,
     seed: int = 0,
     callbacks: tuple[Callback, ...] = (),
     **trainer: Any,
@@ -44,7 +45,7 @@ def fit(
         total_frames=frames,
         seed=seed,
         config=ReplayDataConfig(**collection | (data_config or {})),
-        eval_episodes=2,
+        eval_episodes=eval_episodes,
         checkpoint_frames=20,
         directory=None if run_dir is None else run_dir / "resume" / "replay",
     )

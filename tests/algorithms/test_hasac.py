@@ -103,6 +103,20 @@ def test_same_seed_same_bits_and_evaluation_changes_nothing() -> None:
     assert not same(a, fit(CountingEnv, seed=1))
 
 
+def test_no_evaluation_and_no_warning_of_it(recwarn: pytest.WarningsRecorder) -> None:
+    evaluated = []
+
+    class Watched(HASAC):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            evaluated.append(batch)
+
+    module = fit(CountingEnv, module=Watched, eval_episodes=0)
+    assert not evaluated
+    assert not [str(w.message) for w in recwarn if "zero" in str(w.message)]
+    assert module.trainer.limit_val_batches == 1.0
+    assert same(module, fit(CountingEnv))
+
+
 def test_building_one_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     HASAC(UNEQUAL)
