@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -213,6 +216,17 @@ def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -
     with pytest.warns(UserWarning, match=r"Forgetful has no runtime_state\(\): checkpoints of"):
         fit(Forgetful, tmp_path)
     assert hetmarl.load_policy(tmp_path).team.names == ("wide", "narrow")
+
+
+def test_a_full_disk_is_refused_in_the_first_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are the run's 60 frames, not the buffer's 1000."""
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ConfigError, match=r"resume/replay/rank0 will take .* \(60 frames of"):
+        fit(CountingEnv, tmp_path)
+    fit(CountingEnv, tmp_path / "memory", data_config={"storage": "memory"})
 
 
 def test_solves_a_game() -> None:
