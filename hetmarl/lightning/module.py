@@ -81,7 +81,6 @@ class TeamModule(LightningModule):
         )
         metrics = self.learn(batch, randomness)
         frames_before = int(self.frames)
-        self._check_weights(frames_before)
         ended = batch.episodes
         sums = [ended.returns.double().sum(), ended.lengths.double().sum()]
         values = [*metrics.values(), *(total.to(self.device) for total in sums)]
@@ -90,7 +89,8 @@ class TeamModule(LightningModule):
             torch.stack([value.double() for value in values])
         ).cpu()
         metrics = dict(zip(metrics, means, strict=True))
-        check_finite(metrics, frames_before)
+        check_finite(metrics, frames_before)  # first: metrics stand in the order of updates
+        self._check_weights(frames_before)
         self.frames += batch.frames
         self.iteration += 1
         self.optimizers()[0].step()  # type: ignore[index]

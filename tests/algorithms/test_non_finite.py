@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 import hetmarl
-from hetmarl.algorithms import HASAC
+from hetmarl.algorithms import HAPPO, HASAC
 from hetmarl.checkpoint import load_plain
+from hetmarl.data import RolloutData, RolloutDataConfig
 from hetmarl.engines import UpdateRandomness
 from hetmarl.guards import NonFiniteError
 from hetmarl.lightning.module import finite_means
 from hetmarl.networks import NetworkConfig
+from hetmarl_envs import TeamSpec
 from tests.algorithms.fitting import fit
 from tests.teams import UNEQUAL, CountingEnv, batch
 
@@ -116,6 +119,38 @@ def test_a_gradient_is_named_before_what_it_spoils() -> None:
         with pytest.raises(NonFiniteError, match=f"NaN in grad_norm of agent '{UNEQUAL.names[1]}'"):
             finite_means(history, 0)
     assert places == {0, 1, 2}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_in_an_on_policy_iteration(seed: int) -> None:
+    """The agent whose gradient it was, whether it comes first or last."""
+    turns: list[int] = []
+
+    class Spoilt(HAPPO):
+        def learn(self, batch: Any, randomness: Any) -> dict[str, Tensor]:
+            for agent, update in enumerate(self.engine.updates):
+                update.step = self.poisoned(agent, update.step)
+            return super().learn(batch, randomness)
+
+        def poisoned(self, agent: int, step: Any) -> Any:
+            def spoiling(loss: Tensor) -> Tensor:
+                turns.append(agent)
+                p = step.parameters[0]
+                root = (p - p.detach()).abs().sqrt().sum()  # 0, its derivative NaN
+                return step(loss + root if agent == 1 and turns.count(1) == 5 else loss)
+
+            return spoiling
+
+    module = Spoilt(TeamSpec.from_env(CountingEnv(num_envs=1)), seed=seed)
+    config = RolloutDataConfig(rollout_steps=10)
+    data = RolloutData(
+        CountingEnv, num_envs=2, total_frames=20, config=config, eval_episodes=0, seed=seed
+    )
+    with pytest.raises(NonFiniteError, match="NaN in kl of agent 'narrow' at frame 0"):
+        Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False).fit(
+            module, datamodule=data
+        )
+    assert sorted(turns) == [0] * 5 + [1] * 5
 
 
 def test_in_an_action(tmp_path: Path) -> None:
