@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -42,8 +43,13 @@ def interleaved(
     return {name: median(values) for name, values in seconds.items()}
 
 
-def parse(description: str | None) -> argparse.Namespace:
-    """The options that all benchmarks share: ``--quick``, ``--threads``, ``--clock``."""
+def parse(description: str | None, **own: Any) -> argparse.Namespace:
+    """The options that all benchmarks share: ``--quick``, ``--threads``, ``--clock``.
+
+    Args:
+        description: the benchmark's docstring.
+        **own: its own options by name, each with its default; a tuple's takes several values.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,6 +61,15 @@ def parse(description: str | None) -> argparse.Namespace:
         default="wall",
         help="cpu: for a busy machine and one thread",
     )
+    for name, default in own.items():
+        several = isinstance(default, tuple)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            nargs="+" if several else None,
+            type=type(default[0] if several else default),
+            default=default,
+            help=f"default: {' '.join(map(str, default)) if several else default}",
+        )
     given = parser.parse_args()
     given.timer = time.perf_counter if given.clock == "wall" else time.process_time
     torch.set_num_threads(given.threads)

@@ -14,146 +14,26 @@ their last checkpoint. Several of these commands may run at once: each run is ta
 from __future__ import annotations
 
 import argparse
-import csv
-import fcntl
 import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
+from learn_report import markdown, plot, status
+from learn_runs import Results, Run, locked, read_suite, write_csv
 
-from hetmarl.curves import read_curve, read_metrics, replaced
+from hetmarl.curves import read_curve, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS = (
-    "task algo label seed frames overrides return_mean return_std best_mean random_mean random_std "
-    "wall_seconds threads commit versions"
-).split()
 EPISODES_OF_RANDOM = 20
-# Student's t, 97.5 %: half of a 95 % interval in standard errors, for 1, 2, … degrees of freedom
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: an entry of a suite with one of its seeds."""
-
-    task: str
-    algo: str
-    label: str
-    seed: int
-    frames: int
-    overrides: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Of files: ``<task>-<label>-seed<seed>``, the task without its family."""
-        return f"{self.task.partition('/')[2] or self.task}-{self.label}-seed{self.seed}"
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Its cells in the first columns of the table."""
-        return {
-            "task": self.task,
-            "algo": self.algo,
-            "label": self.label,
-            "seed": str(self.seed),
-            "frames": str(self.frames),
-            "overrides": " ".join(self.overrides),
-        }
-
-
-def read_suite(name: str, file: Path) -> list[Run]:
-    """The runs of a suite, seed by seed, so that every entry has a result early."""
-    suites: Any = OmegaConf.to_container(OmegaConf.load(file))
-    if name not in suites:
-        raise SystemExit(f"There is no suite '{name}' in {file}; it has {', '.join(suites)}.")
-    runs = [
-        Run(
-            entry["task"],
-            entry["algo"],
-            str(entry.get("label", entry["algo"])),
-            seed,
-            int(entry["frames"]),
-            tuple(map(str, entry.get("overrides") or ())),
-        )
-        for entry in suites[name]
-        for seed in entry["seeds"]
-    ]
-    if len({run.name for run in runs}) < len(runs):
-        raise SystemExit(f"Suite '{name}': two entries of one task have the same label.")
-    return sorted(runs, key=lambda run: run.seed)
-
-
-class Results:
-    """``learn.csv`` and ``curves/``, shared by several processes."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.table = directory / "learn.csv"
-
-    def rows(self) -> list[dict[str, str]]:
-        if not self.table.exists():
-            return []
-        with self.table.open(newline="") as stream:
-            return list(csv.DictReader(stream))
-
-    def find(self, run: Run) -> dict[str, str] | None:
-        """The run's row, None before it has finished."""
-        for row in self.rows():
-            if all(row[key] == value for key, value in run.identity.items()):
-                return row
-        return None
-
-    def curve(self, run: Run) -> Path:
-        return self.directory / "curves" / f"{run.name}.csv"
-
-    def add(self, row: dict[str, str]) -> None:
-        """Adds a row in place of an older one of the same task, label and seed."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with locked(self.directory / ".lock", wait=True):
-            same = ("task", "label", "seed")
-            kept = [old for old in self.rows() if any(old[key] != row[key] for key in same)]
-            rows = sorted([*kept, row], key=lambda r: (r["task"], r["label"], int(r["seed"])))
-            write_csv(self.table, COLUMNS, [[r[column] for column in COLUMNS] for r in rows])
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = False) -> Iterator[Any]:
-    """Yields the lock's file, None where another process holds it.
-
-    The lock lives as long as a process that has the file open, so that a training goes on holding
-    it when the command that started it was killed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-            return
-        yield file
-
-
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Writes a table, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as temporary, temporary.open("w", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
 
 
 # ---------------------------------------------------------------------- training
@@ -279,116 +159,6 @@ def versions() -> str:
         except PackageNotFoundError:
             continue
     return ", ".join(named)
-
-
-# ---------------------------------------------------------------------- results
-def lines(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Runs by (task, label), in the order of the suite."""
-    grouped: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        grouped.setdefault((run.task, run.label), []).append(run)
-    return grouped
-
-
-def interval(values: np.ndarray) -> np.ndarray:
-    """Half the 95 % confidence interval of the mean over seeds, ``values [seeds, ...]``."""
-    seeds = len(values)
-    if seeds < 2:
-        return np.zeros(values.shape[1:])
-    student = STUDENT[seeds - 2] if seeds - 2 < len(STUDENT) else 1.96
-    return student * values.std(0, ddof=1) / math.sqrt(seeds)
-
-
-def markdown(runs: Sequence[Run], results: Results) -> str:
-    """The suite's finished runs as a Markdown table."""
-    text = [
-        "| task | | frames | seeds | evaluation return | of each seed | best | random | minutes |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (task, label), members in lines(runs).items():
-        rows = [row for row in map(results.find, members) if row]
-        if not rows:
-            continue
-        finals, best, random, wall = (
-            np.array([float(row[column]) for row in rows])
-            for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
-        )
-        spread = f" ± {interval(finals):.0f}" if len(rows) > 1 else ""
-        each = ", ".join(f"{value:.0f}" for value in finals)
-        text.append(
-            f"| {task} | {label} | {members[0].frames:,} | {len(rows)} "
-            f"| {finals.mean():.0f}{spread} | {each} | {best.max():.0f} | {random.mean():.0f} "
-            f"| {wall.mean() / 60:.0f} |"
-        )
-    text += [
-        "",
-        "Evaluation return: mean over seeds of the last evaluation's mean over episodes, "
-        "deterministic policy, ± half the 95 % confidence interval of that mean. Best: the highest "
-        "evaluation of any seed. Minutes: of one run, evaluations included.",
-    ]
-    return "\n".join(text)
-
-
-def plot(runs: Sequence[Run], results: Results, assets: Path) -> list[Path]:
-    """One image per task: every seed thin, their mean and its 95 % interval, the random policy."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter
-
-    images: list[Path] = []
-    for task in dict.fromkeys(run.task for run in runs):
-        figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
-        axes = figure.subplots()
-        random: list[float] = []
-        for (of, label), members in lines(runs).items():
-            finished = [(run, row) for run in members if of == task and (row := results.find(run))]
-            if not finished:
-                continue
-            random += [float(row["random_mean"]) for _, row in finished]
-            curves = [
-                np.loadtxt(results.curve(run), delimiter=",", skiprows=1, ndmin=2)
-                for run, _ in finished
-            ]
-            shortest = min(len(curve) for curve in curves)
-            frames = curves[0][:shortest, 0]
-            values = np.stack([curve[:shortest, 1] for curve in curves])
-            mean, half = values.mean(0), interval(values)
-            name = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
-            (line,) = axes.plot(frames, mean, label=name, linewidth=2)
-            axes.fill_between(
-                frames, mean - half, mean + half, color=line.get_color(), alpha=0.18, linewidth=0
-            )
-            for curve in curves:
-                axes.plot(
-                    curve[:, 0], curve[:, 1], color=line.get_color(), alpha=0.45, linewidth=0.8
-                )
-        if not random:
-            continue
-        axes.axhline(float(np.mean(random)), color="gray", linestyle="--", label="random")
-        axes.set(title=task, xlabel="frames", ylabel="evaluation return")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.grid(alpha=0.3)
-        axes.legend()
-        assets.mkdir(parents=True, exist_ok=True)
-        image = assets / f"learn_{task.partition('/')[2] or task}.png"
-        with replaced(image) as temporary:
-            figure.savefig(temporary, format="png")
-        images.append(image)
-    return images
-
-
-def status(runs: Sequence[Run], results: Results, runs_dir: Path) -> str:
-    """A line per run."""
-    text = []
-    for run in runs:
-        row = results.find(run)
-        if row:
-            state = f"finished, return {float(row['return_mean']):.0f}"
-        elif (runs_dir / run.name / "metrics.csv").exists():
-            state = f"at frame {int(read_metrics(runs_dir / run.name)['frames'][-1]):,}"
-        else:
-            state = "not started"
-        text.append(f"{run.name:<44} {run.frames:>12,} frames  {state}")
-    return "\n".join(text)
 
 
 # ---------------------------------------------------------------------- command

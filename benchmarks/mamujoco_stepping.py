@@ -1,6 +1,6 @@
 """How fast MAMuJoCo steps, against MuJoCo itself and against TorchRL's PettingZooWrapper.
 
-    python benchmarks/mamujoco_stepping.py [--tasks ant_4x2 ...] [--num-envs 64] [--threads N]
+    python benchmarks/mamujoco_stepping.py [--tasks ant_4x2 ...] [--num-envs 64] [--threads 2]
 
 Four ways through one and the same trajectory (same starts, same random actions, same resets) take
 turns; the best of several rounds of each counts, so that a busy machine slows all of them alike:
@@ -11,19 +11,15 @@ turns; the best of several rounds of each counts, so that a busy machine slows a
 * rollout  ``env.rollout`` with random actions, which stacks the steps besides
 
 and, for comparison, ``step`` of TorchRL's PettingZooWrapper on the same task: one environment, with
-the two changes without which it does not run (no infos, one group per agent). Prints one line per
-task; ``--json`` prints a list of records instead.
+the two changes without which it does not run (no infos, one group per agent).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle torch threads must n
 
 import numpy as np
 import torch
+from interleaved import parse
 from torchrl.envs import EnvBase, MarlGroupMapType, PettingZooWrapper
 
 from hetmarl_envs import make_env
@@ -164,8 +161,8 @@ def petting_zoo_rate(task: str, rounds: int, seconds: float, clock: Clock) -> fl
 
 def measure(
     task: str, num_envs: int, threads: int, rounds: int, seconds: float, clock: Clock
-) -> dict[str, Any]:
-    """Best of ``rounds`` slices of about ``seconds`` each."""
+) -> dict[str, float]:
+    """Frames per second of every way, the best of ``rounds`` slices of about ``seconds`` each."""
     env = make_env(f"mamujoco/{task}", num_envs=num_envs, num_threads=threads)
     assert isinstance(env, MAMuJoCoEnv)
     trial = Trajectory(env, 20)
@@ -175,53 +172,29 @@ def measure(
     for _ in range(rounds):
         for way, measured in times.items():
             measured.append(trajectory.seconds(way, clock))
-    record: dict[str, Any] = {"task": task, "num_envs": num_envs, "threads": threads}
-    frames = num_envs * steps
-    for way, measured in times.items():
-        record[f"{way}_frames_per_second"] = frames / min(measured)
-        record[f"{way}_ratio"] = min(times["bare"]) / min(measured)
-    rate = petting_zoo_rate(task, rounds, seconds, clock)
-    record["petting_zoo_frames_per_second"] = rate
-    record["times_petting_zoo"] = record["step_frames_per_second"] / rate
-    return record
+    rates = {way: num_envs * steps / min(measured) for way, measured in times.items()}
+    return rates | {"PettingZooWrapper": petting_zoo_rate(task, rounds, seconds, clock)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--num-envs", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.2, help="of each slice")
-    parser.add_argument(
-        "--clock",
-        choices=["wall", "cpu"],
-        default="wall",
-        help="cpu: the process's own time, for a busy machine and one thread",
-    )
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
-    torch.set_num_threads(1)
+    """Prints one line per task."""
+    given = parse(__doc__, tasks=TASKS, num_envs=64, rounds=15, seconds=0.2)
+    torch.set_num_threads(1)  # the threads are the simulator's
+    if given.quick:
+        given.tasks, given.num_envs, given.rounds, given.seconds = TASKS[:1], 4, 1, 0.01
     os.chdir(tempfile.mkdtemp())  # the reference writes MUJOCO_LOG.TXT where it runs
-    clock = time.perf_counter if args.clock == "wall" else time.process_time
-    records = []
-    if not args.json:
-        print(f"{args.num_envs} environments, {args.threads} threads; frames/s (share of bare)")
-        names = ("task", "bare", "batched", "step", "rollout", "PettingZooWrapper")
-        print("".join(f"{name:<20}" for name in names))
-    for task in args.tasks:
-        record = measure(task, args.num_envs, args.threads, args.rounds, args.seconds, clock)
-        records.append(record)
-        if not args.json:
-            cells = [task, f"{record['bare_frames_per_second']:.0f}"]
-            for way in ("batched", "step", "rollout"):
-                rate, ratio = record[f"{way}_frames_per_second"], record[f"{way}_ratio"]
-                cells.append(f"{rate:.0f} ({ratio:.2f})")
-            rate, times = record["petting_zoo_frames_per_second"], record["times_petting_zoo"]
-            cells.append(f"{rate:.0f} (step: {times:.0f}x)")
-            print("".join(f"{cell:<20}" for cell in cells), flush=True)
-    if args.json:
-        print(json.dumps(records, indent=2))
+    print(f"{given.num_envs} environments, {given.threads} threads; frames/s (share of bare)")
+    names = ("task", "bare", "batched", "step", "rollout", "PettingZooWrapper")
+    print("".join(f"{name:<20}" for name in names))
+    for task in given.tasks:
+        rates = measure(
+            task, given.num_envs, given.threads, given.rounds, given.seconds, given.timer
+        )
+        bare, reference = rates["bare"], rates["PettingZooWrapper"]
+        cells = [task, f"{bare:.0f}"]
+        cells += [f"{rates[w]:.0f} ({rates[w] / bare:.2f})" for w in ("batched", "step", "rollout")]
+        cells.append(f"{reference:.0f} (step: {rates['step'] / reference:.0f}x)")
+        print("".join(f"{cell:<20}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ resets single rows one by one, with ``reset_at``, and then observes once.
 
 from __future__ import annotations
 
-import argparse
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from interleaved import parse
 from torchrl.envs import EnvBase, StepCounter, TransformedEnv
 from torchrl.envs.libs.vmas import VmasEnv
 
@@ -92,41 +91,40 @@ def torchrl(scenario: str, num_envs: int, resets: bool) -> Window:
     return through(env, resets, start)
 
 
-def measure(windows: dict[str, Window], rounds: int, steps: int) -> dict[str, float]:
+def measure(
+    windows: dict[str, Window], rounds: int, steps: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Milliseconds per vector step: the best of ``rounds`` windows of each, taking turns."""
     best = dict.fromkeys(windows, float("inf"))
     for run in windows.values():
         run(5)
     for _ in range(rounds):
         for name, run in windows.items():
-            begin = time.perf_counter()
+            begin = clock()
             run(steps)
-            best[name] = min(best[name], (time.perf_counter() - begin) / steps * 1e3)
+            best[name] = min(best[name], (clock() - begin) / steps * 1e3)
     return best
 
 
 def main() -> None:
     """Measures and prints one Markdown row per setting."""
-    parser = argparse.ArgumentParser(description="speed of VMAS environments")
-    parser.add_argument("--scenarios", nargs="+", default=["balance", "navigation"])
-    parser.add_argument("--num-envs", nargs="+", type=int, default=[60, 600])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=50, help="vector steps per window")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    given = parse(
+        __doc__, scenarios=("balance", "navigation"), num_envs=(60, 600), rounds=6, steps=50
+    )
+    if given.quick:
+        given.scenarios, given.num_envs, given.rounds, given.steps = ("balance",), (4,), 1, 2
     torch.manual_seed(0)
     warnings.simplefilter("ignore")
     print(
         "| scenario | envs | resets | VMAS ms | TorchRL ms | ours ms | ours/VMAS | ours/TorchRL |"
     )
     print("|---|---|---|---|---|---|---|---|")
-    for scenario in arguments.scenarios:
-        for num_envs in arguments.num_envs:
+    for scenario in given.scenarios:
+        for num_envs in given.num_envs:
             for resets in (False, True):
                 makers = {"bare": bare, "torchrl": torchrl, "ours": ours}
                 windows = {k: make(scenario, num_envs, resets) for k, make in makers.items()}
-                ms = measure(windows, arguments.rounds, arguments.steps)
+                ms = measure(windows, given.rounds, given.steps, given.timer)
                 print(
                     f"| {scenario} | {num_envs} | {'with' if resets else 'without'} "
                     f"| {ms['bare']:.2f} | {ms['torchrl']:.2f} | {ms['ours']:.2f} "

@@ -13,7 +13,7 @@ from hetmarl_envs.errors import HetmarlError
 
 
 class NonFiniteError(HetmarlError):
-    """NaN or infinity in a loss, an observation, an action, the state or the reward."""
+    """NaN or infinity in a loss, a gradient, an observation, an action, the state or the reward."""
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

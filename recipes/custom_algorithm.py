@@ -71,18 +71,10 @@ class DriftLoss(HASACLoss):
 class DriftHASAC(HASAC):
     """HASAC with a drift."""
 
-    loss: DriftLoss
+    name = "hasac_drift"
+    config_type = DriftConfig
     config: DriftConfig
-
-    def __init__(
-        self,
-        spec: TeamSpec,
-        config: DriftConfig | None = None,
-        network: NetworkConfig | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(spec, config or DriftConfig(), network, seed)
-        self.hparams["algorithm"] = ENTRY.name
+    loss: DriftLoss
 
     def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> DriftLoss:
         """HASAC's loss and the drift."""
@@ -103,7 +95,9 @@ class DriftHASAC(HASAC):
         return super().learn(batch, randomness)
 
 
-ENTRY = AlgorithmEntry("hasac_drift", "custom_algorithm:DriftHASAC", "custom_algorithm:DriftConfig")
+ENTRY = AlgorithmEntry(
+    DriftHASAC.name, "custom_algorithm:DriftHASAC", "custom_algorithm:DriftConfig"
+)
 
 
 def train(total_frames: int = 20_000, drift: float = 0.1) -> DriftHASAC:

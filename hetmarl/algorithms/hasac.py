@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +86,11 @@ class HASAC(TeamModule):
         ConfigError: an agent's action space is not continuous.
     """
 
+    name: ClassVar[str] = "hasac"
+    """What checkpoints call the algorithm; a variant sets its own."""
+    config_type: ClassVar[type[HASACConfig]] = HASACConfig
+    """Dataclass of the hyperparameters; a variant with more of them sets its own."""
+    config: HASACConfig
     update_debt: Tensor
 
     def __init__(
@@ -96,14 +101,14 @@ class HASAC(TeamModule):
         seed: int = 0,
     ) -> None:
         spec = TeamSpec.from_dict(spec) if isinstance(spec, dict) else spec
-        config = HASACConfig(**config) if isinstance(config, dict) else config
+        config = self.config_type(**config) if isinstance(config, dict) else config
         network = NetworkConfig(**network) if isinstance(network, dict) else network
         super().__init__(spec, seed)
-        self.config = config or HASACConfig()
+        self.config = config or self.config_type()
         network = network or NetworkConfig()
         self.save_hyperparameters(
             {
-                "algorithm": "hasac",
+                "algorithm": self.name,
                 "spec": spec.to_dict(),
                 "config": asdict(self.config),
                 "network": network.to_dict(),
@@ -117,10 +122,10 @@ class HASAC(TeamModule):
         self.loss = self.make_loss(policy, critic)
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
 
-        per_agent = [
-            f"{q}/{name}" for q in ("loss_actor", "entropy", "alpha") for name in spec.names
-        ]
-        self.metric_names = ("loss_qvalue", "q_mean", *per_agent, "alpha/joint")
+        quantities = ("loss_actor", "grad_norm", "entropy", "alpha")
+        per_agent = [f"{q}/{name}" for q in quantities for name in spec.names]
+        of_critic = ("loss_qvalue", "q_mean", "grad_norm_qvalue")
+        self.metric_names = (*of_critic, *per_agent, "alpha/joint")
 
     def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> HASACLoss:
         """The losses; a variant of the algorithm returns its own."""

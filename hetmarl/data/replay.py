@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ class Replay:
         directory: where the memory-mapped arrays live; None: in memory, on the example's device,
             and checkpoints hold the contents.
         keep: take the directory's arrays as they are, to go on from a checkpoint.
+        total_steps: vector steps that the run writes in all; what is never written takes no disk.
+            None: enough to fill the ring.
+        processes: how many write a replay like this one to the same disk.
+
+    Raises:
+        ConfigError: a capacity or spare that is too small, or too little free disk: a write to a
+            memory-mapped file on a full disk ends the process by a signal, without a message.
     """
 
     def __init__(
@@ -48,6 +56,8 @@ class Replay:
         spare: int,
         directory: Path | None = None,
         keep: bool = False,
+        total_steps: int | None = None,
+        processes: int = 1,
     ) -> None:
         if capacity < 1 or spare < example.shape[1]:
             raise ConfigError(
@@ -70,12 +80,19 @@ class Replay:
         before: list[Key] = [(g, k) for g in spec.groups for k in observed if (g, k) in leaves]
         if "state" in leaves:
             before.append(("state",))
+        actions: list[Key] = [(group, "action") for group in spec.groups]
+        reward = example["next", "reward"].squeeze(-1)
+        flags = torch.zeros(example.shape, dtype=torch.uint8)
+        if directory is not None:
+            # final observations are few and come on top
+            written = [*(example[key] for key in (*before, *actions)), reward, flags, flags.long()]
+            steps = self.slots if total_steps is None else min(self.slots, total_steps)
+            size = sum(v[0, 0].numel() * v.element_size() for v in written)
+            _check_free_space(directory, self.num_envs * steps, size, processes)
         self._observed = {key: self._array("observed", key, example[key]) for key in before}
         self._final = {key: self._array("final", key, example[key]) for key in before}
-        actions: list[Key] = [(group, "action") for group in spec.groups]
         self._action = {key: self._array("action", key, example[key]) for key in actions}
-        self._reward = self._array("step", ("reward",), example["next", "reward"].squeeze(-1))
-        flags = torch.zeros(example.shape, dtype=torch.uint8)
+        self._reward = self._array("step", ("reward",), reward)
         self._flags = self._array("step", ("flags",), flags)
         self._final_at = self._array("step", ("final_at",), flags.long())
         # how far the arrays on disk were written, whatever checkpoint is gone back to
@@ -259,7 +276,6 @@ class Replay:
         shape = (self.num_envs * self.slots, *example.shape[2:])
         if self.directory is None:
             return torch.zeros(shape, dtype=example.dtype, device=example.device)
-        self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / (".".join((kind, *key)).replace("/", "_") + ".bin")
         dtype = torch.empty(0, dtype=example.dtype).numpy().dtype
         if self._keep and not path.exists():
@@ -270,6 +286,28 @@ class Replay:
         file = np.memmap(path, dtype=dtype, mode="r+" if self._keep else "w+", shape=shape)
         self.__dict__.setdefault("_memmaps", []).append(file)
         return torch.from_numpy(file)
+
+
+def _check_free_space(directory: Path, frames: int, frame_size: int, processes: int) -> None:
+    """Refuses a replay that the disk will not hold.
+
+    Args:
+        directory: of the replay; created, and what its files take already is counted.
+        frames: that will be written.
+        frame_size: bytes per frame.
+        processes: how many write as much to the same disk.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    there = 512 * sum(getattr(f.stat(), "st_blocks", 0) for f in directory.glob("*.bin"))
+    needed = processes * max(0, frames * frame_size - there)
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        several = f" in each of {processes} processes" if processes > 1 else ""
+        raise ConfigError(
+            f"the replay in {directory} will take {needed / 1e9:.2f} GB more ({frames:,} frames of "
+            f"{frame_size:,} bytes{several}), and its disk has {free / 1e9:.2f} GB free. Set a "
+            "smaller data.buffer_size, data.storage=memory, or a run_dir on another disk."
+        )
 
 
 def _put(tree: dict[str, Any], key: Key, value: Tensor) -> None:

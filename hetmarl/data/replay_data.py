@@ -121,6 +121,8 @@ class ReplayData(TeamData):
             spare=self.steps_per_batch * (interval + 1),
             directory=directory,
             keep=self._resume is not None,
+            total_steps=self.num_iterations * self.steps_per_batch,
+            processes=self._world,
         )
         if self._resume is not None:
             replay.load_state_dict(self._resume["ranks"][self._rank]["replay"])

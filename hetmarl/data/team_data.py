@@ -96,6 +96,7 @@ class TeamData(LightningDataModule, ABC):
         self._eval_env: EnvBase | None = None
         self._eval_start: dict[str, Any] | None = None
         self._resume: dict[str, Any] | None = None
+        self._limit_val_batches: float | None = None
         self.after_iteration: Callable[[], None] | None = None
         """Called between two iterations, when everything of the first is done and logged."""
 
@@ -170,9 +171,15 @@ class TeamData(LightningDataModule, ABC):
         return self._collector
 
     # ------------------------------------------------------------------ evaluation
+    def setup(self, stage: str) -> None:
+        """Without evaluations Lightning is told so: of an empty loader it would warn."""
+        if self.eval_episodes == 0 and self.trainer is not None:
+            self._limit_val_batches = self.trainer.limit_val_batches
+            self.trainer.limit_val_batches = 0
+
     def val_dataloader(self) -> list[int]:
         """One validation batch: the module asks ``eval_env`` for the episodes."""
-        return [0] if self.eval_episodes else []
+        return [0]
 
     def eval_env(self) -> EnvBase:
         """``eval_episodes`` sub-environments, as new: the same starts at every evaluation."""
@@ -231,7 +238,10 @@ class TeamData(LightningDataModule, ABC):
         self._resume = state
 
     def teardown(self, stage: str) -> None:
-        """Closes the environments."""
+        """Closes the environments; gives the trainer its setting back."""
+        if self._limit_val_batches is not None and self.trainer is not None:
+            self.trainer.limit_val_batches = self._limit_val_batches
+            self._limit_val_batches = None
         if stage == "fit":
             envs = (self._collector.env if self._collector else None, self._eval_env)
             for env in envs:

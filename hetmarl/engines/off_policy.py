@@ -94,21 +94,22 @@ class OffPolicyEngine:
         """One gradient step from a replay batch ``[B]``.
 
         Returns:
-            Detached scalars: ``loss_qvalue``, ``q_mean``, and per agent ``loss_actor/<name>`` and
-            ``entropy/<name>``.
+            Detached scalars in the order of time: ``loss_qvalue``, ``q_mean``,
+            ``grad_norm_qvalue``, then per agent, as they were updated, ``loss_actor/<name>``,
+            ``grad_norm/<name>`` and ``entropy/<name>``.
         """
         loss, noise = self.loss, randomness.noise
         loss_q, q_mean = loss.qvalue(data, noise)
-        self.critic_step(loss_q)
         metrics = {"loss_qvalue": loss_q.detach(), "q_mean": q_mean}
+        metrics["grad_norm_qvalue"] = self.critic_step(loss_q)
 
         samples = [loss.sample(data, i, noise) for i in range(len(self.actor_steps))]
 
         def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
             loss_actor = loss.actor(data, agent, joint_action, samples[agent].log_prob)
-            self.actor_steps[agent](loss_actor)
             name = loss.spec.names[agent]
             metrics[f"loss_actor/{name}"] = loss_actor.detach()
+            metrics[f"grad_norm/{name}"] = self.actor_steps[agent](loss_actor)
             log_prob, alive = samples[agent].log_prob.detach(), loss.alive(data, agent)
             reduce = self.actor_steps[agent].reduce
             metrics[f"entropy/{name}"] = -masked_mean(log_prob, alive, reduce)

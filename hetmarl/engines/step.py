@@ -36,8 +36,13 @@ class GradientStep:
         self.reduce = reduce
         self.max_grad_norm = max_grad_norm
 
-    def __call__(self, loss: Tensor) -> None:
-        """One step down ``loss`` (scalar)."""
+    def __call__(self, loss: Tensor) -> Tensor:
+        """One step down ``loss`` (scalar).
+
+        Returns:
+            The gradient's norm before clipping (scalar, detached): not finite where the gradient
+            is not, which a finite loss does not tell.
+        """
         gradients = torch.autograd.grad(loss, self.parameters)
         if self.reduce is not identity:
             flat = self.reduce(torch.cat([g.reshape(-1) for g in gradients]))
@@ -48,8 +53,10 @@ class GradientStep:
             # (stride 0) or of a transposed product are not
             same = gradient.stride() == parameter.stride()
             parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
+        norm = nn.utils.get_total_norm(gradients)
         if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.max_grad_norm, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         torch.clear_autocast_cache()  # else autocast goes on with casts of the old weights
+        return norm

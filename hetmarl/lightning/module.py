@@ -81,7 +81,6 @@ class TeamModule(LightningModule):
         )
         metrics = self.learn(batch, randomness)
         frames_before = int(self.frames)
-        self._check_weights(frames_before)
         ended = batch.episodes
         sums = [ended.returns.double().sum(), ended.lengths.double().sum()]
         values = [*metrics.values(), *(total.to(self.device) for total in sums)]
@@ -90,7 +89,8 @@ class TeamModule(LightningModule):
             torch.stack([value.double() for value in values])
         ).cpu()
         metrics = dict(zip(metrics, means, strict=True))
-        check_finite(metrics, frames_before)
+        check_finite(metrics, frames_before)  # first: metrics stand in the order of updates
+        self._check_weights(frames_before)
         self.frames += batch.frames
         self.iteration += 1
         self.optimizers()[0].step()  # type: ignore[index]
@@ -104,7 +104,7 @@ class TeamModule(LightningModule):
         self.log_dict(logged, on_step=True, batch_size=1)
 
     def _check_weights(self, frames: int) -> None:
-        """A finite loss can have an infinite gradient: then no checkpoint of this iteration."""
+        """Finite gradients can make infinite weights: then no checkpoint of this iteration."""
         if all_finite(self.parameters()):
             return
         actors = zip(self.spec.names, self.policy.actors, strict=True)
@@ -140,6 +140,10 @@ class TeamModule(LightningModule):
 
 def finite_means(updates: Sequence[dict[str, Tensor]], frames: int) -> dict[str, Tensor]:
     """Means of the scalars of an iteration's gradient steps.
+
+    Args:
+        updates: every gradient step's, in the order in which they came about.
+        frames: frames trained so far.
 
     Raises:
         NonFiniteError: names the first one in time that is NaN or infinite: one agent's NaN is

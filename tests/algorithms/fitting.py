@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from hetmarl.algorithms import HASAC, HASACConfig
+from hetmarl.algorithms import HASAC
 from hetmarl.data import ReplayData, ReplayDataConfig
 from hetmarl.lightning.checkpointing import checkpoint_callbacks
 from hetmarl.lightning.exact import ExactCheckpointIO
@@ -27,15 +27,15 @@ def fit(
     module: type[HASAC] = HASAC,
     prepare: Callable[[HASAC], None] | None = None,
     evaluate_every: int = 2,
+    eval_episodes: int = 2,
     seed: int = 0,
     callbacks: tuple[Callback, ...] = (),
     **trainer: Any,
 ) -> HASAC:
     """Trains, iterations of 10 frames, the first two of them warm-up."""
     settings = {"batch_size": 16, "n_step": 2, "updates_per_step": 0.6} | (config or {})
-    algorithm = module(
-        TeamSpec.from_env(make(num_envs=1)), HASACConfig(**settings), NetworkConfig([8]), seed
-    )
+    spec = TeamSpec.from_env(make(num_envs=1))
+    algorithm = module(spec, module.config_type(**settings), NetworkConfig([8]), seed)
     if prepare is not None:
         prepare(algorithm)
     collection = {"frames_per_batch": 10, "warmup_frames": 20, "buffer_size": 1000}
@@ -45,7 +45,7 @@ def fit(
         total_frames=frames,
         seed=seed,
         config=ReplayDataConfig(**collection | (data_config or {})),
-        eval_episodes=2,
+        eval_episodes=eval_episodes,
         checkpoint_frames=20,
         directory=None if run_dir is None else run_dir / "resume" / "replay",
     )

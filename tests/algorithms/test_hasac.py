@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,6 +106,20 @@ def test_same_seed_same_bits_and_evaluation_changes_nothing() -> None:
     assert not same(a, fit(CountingEnv, seed=1))
 
 
+def test_no_evaluation_and_no_warning_of_it(recwarn: pytest.WarningsRecorder) -> None:
+    evaluated = []
+
+    class Watched(HASAC):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            evaluated.append(batch)
+
+    module = fit(CountingEnv, module=Watched, eval_episodes=0)
+    assert not evaluated
+    assert not [str(w.message) for w in recwarn if "zero" in str(w.message)]
+    assert module.trainer.limit_val_batches == 1.0
+    assert same(module, fit(CountingEnv))
+
+
 def test_building_one_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
     HASAC(UNEQUAL)
@@ -175,6 +193,22 @@ def test_lightning_loads_it_from_a_checkpoint(tmp_path: Any) -> None:
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_a_variant_with_settings_of_its_own_is_loaded_too(tmp_path: Any) -> None:
+    @dataclass
+    class ScaledConfig(HASACConfig):
+        scale: float = 1.0
+
+    class Scaled(HASAC):
+        name = "scaled"
+        config_type = ScaledConfig
+
+    fit(CountingEnv, tmp_path, module=Scaled, config={"scale": 3.0})
+    loaded = Scaled.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert isinstance(loaded.config, ScaledConfig) and loaded.config.scale == 3.0
+    assert loaded.hparams["algorithm"] == "scaled"
+    assert Scaled(UNEQUAL).config == ScaledConfig()
+
+
 def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -> None:
     class Forgetful(CountingEnv):
         runtime_state = property(lambda self: self._nothing)  # type: ignore[assignment]
@@ -182,6 +216,17 @@ def test_an_environment_that_cannot_be_saved_trains_and_says_so(tmp_path: Any) -
     with pytest.warns(UserWarning, match=r"Forgetful has no runtime_state\(\): checkpoints of"):
         fit(Forgetful, tmp_path)
     assert hetmarl.load_policy(tmp_path).team.names == ("wide", "narrow")
+
+
+def test_a_full_disk_is_refused_in_the_first_iteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted are the run's 60 frames, not the buffer's 1000."""
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ConfigError, match=r"resume/replay/rank0 will take .* \(60 frames of"):
+        fit(CountingEnv, tmp_path)
+    fit(CountingEnv, tmp_path / "memory", data_config={"storage": "memory"})
 
 
 def test_solves_a_game() -> None:

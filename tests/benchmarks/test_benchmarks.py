@@ -13,6 +13,8 @@ RATIOS = {
     "hasac_step": ["step / torch.mm", "sampling / step"],
     "collection": ["TeamCollector's time / bare"],
     "training_loop": ["time / oneDNN", "Lightning's share"],
+    "mamujoco_stepping": ["share of bare", "(step: "],
+    "vmas_stepping": ["ours/VMAS", "| balance | 4 | with |"],
 }
 
 

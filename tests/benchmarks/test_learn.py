@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
+import importlib
 from pathlib import Path
 from types import ModuleType
 
@@ -40,11 +39,8 @@ with (run_dir.parent / "started").open("a") as file:
 @pytest.fixture
 def learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """benchmarks/learn.py with a trainer that takes no time."""
-    spec = importlib.util.spec_from_file_location("learn", ROOT / "benchmarks" / "learn.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "learn", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = importlib.import_module("learn")
     trainer = tmp_path / "trainer.py"
     trainer.write_text(TRAINER)
     real = module.command

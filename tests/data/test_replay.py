@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,6 +222,39 @@ def test_state_holds_plain_values(tmp_path: Path) -> None:
         torch.save(state, tmp_path / "state.pt")
         loaded = torch.load(tmp_path / "state.pt", weights_only=True)
         assert loaded.keys() == state.keys()
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story()
+    chunk = story.chunk(12)
+    replay = Replay(chunk, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=tmp_path / "sizes")
+    arrays = replay._arrays()
+    needed = sum(a.nbytes for name, a in arrays.items() if not name.startswith("final."))
+    for _ in range(4):
+        replay.extend(story.chunk(12))
+    replay.state_dict()  # flushes
+    frame = needed // (NUM_ENVS * replay.slots)
+
+    def build(free: int, name: str = "new", **settings: Any) -> Replay:
+        usage = SimpleNamespace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+        directory = tmp_path / name
+        return Replay(chunk, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=directory, **settings)
+
+    message = (
+        rf"will take 0\.00 GB more \(99 frames of {frame} bytes\), and its disk has 0\.00 GB free"
+        r"\. Set a smaller data\.buffer_size, data\.storage=memory, or a run_dir on another disk"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build(needed - 1)
+    assert list((tmp_path / "new").iterdir()) == []
+    build(needed, "enough")
+    build(5 * NUM_ENVS * frame, "short run", total_steps=5)
+    with pytest.raises(ConfigError, match=rf"15 frames of {frame} bytes in each of 2 processes"):
+        build(2 * 5 * NUM_ENVS * frame - 1, total_steps=5, processes=2)
+    build(0, "sizes", keep=True)  # to go on takes no more
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -92,16 +92,17 @@ class Spy:
         return self._actor(data, i, joint, log_prob)
 
     def stepping(self, i: int, step: GradientStep) -> Any:
-        def stepped(value: Tensor) -> None:
+        def stepped(value: Tensor) -> Tensor:
             before = [weights(a) for a in self.loss.policy.actors]
             critic = weights(self.loss.critic)
             alphas = [p.detach().clone() for p in self.loss.log_alpha]
-            step(value)
+            norm = step(value)
             after = [weights(a) for a in self.loss.policy.actors]
             moved = [not same(a, b) for a, b in zip(before, after, strict=True)]
             assert same(critic, weights(self.loss.critic))
             assert same(alphas, list(self.loss.log_alpha))
             self.events.append({"what": "step", "agent": i, "moved": moved, "before": before[i]})
+            return norm
 
         stepped.reduce = step.reduce  # type: ignore[attr-defined]
         return stepped
@@ -206,11 +207,12 @@ def test_metrics_name_agents_and_leave_out_the_dead() -> None:
     data = batch(UNEQUAL, deaths=True, dtype=torch.float64)
     data["body", "alive"].zero_()
     metrics = engine.update(data, UpdateRandomness(0, 0))
-    names = {f"{q}/{n}" for q in ("loss_actor", "entropy") for n in UNEQUAL.names}
-    assert set(metrics) == names | {"loss_qvalue", "q_mean"}
+    names = {f"{q}/{n}" for q in ("loss_actor", "grad_norm", "entropy") for n in UNEQUAL.names}
+    assert set(metrics) == names | {"loss_qvalue", "q_mean", "grad_norm_qvalue"}
     assert not any(value.requires_grad for value in metrics.values())
     assert metrics["entropy/body"].item() == 0 and metrics["loss_actor/body"].item() == 0
     assert metrics["entropy/left"].item() != 0
+    assert metrics["grad_norm/body"].item() == 0 and metrics["grad_norm/left"].item() > 0
 
 
 def test_sequential_update_draws_nothing_for_the_last() -> None:
@@ -320,7 +322,7 @@ def solve(alpha: float, updates: int = 500) -> list[tuple[float, float]]:
         steps.append(GradientStep(list(actor.parameters()), optimizer))
     schedules = [torch.optim.lr_scheduler.LinearLR(s.optimizer, 1.0, 0.02, updates) for s in steps]
     idle = GradientStep([], torch.optim.SGD([{"params": []}]))
-    idle.__class__ = type("Idle", (GradientStep,), {"__call__": lambda self, loss: None})
+    idle.__class__ = type("Idle", (GradientStep,), {"__call__": lambda self, loss: loss.detach()})
     engine = OffPolicyEngine(loss, idle, steps)
     data, randomness = batch(spec, 200), UpdateRandomness(0, 0)
     data["g", "observation"].fill_(1.0)

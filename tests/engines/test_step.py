@@ -44,7 +44,8 @@ def test_gradients_of_any_layout(kind: str, fused: bool) -> None:
 @pytest.mark.parametrize(("bound", "expected"), [(None, 5.0), (1.0, 1.0), (100.0, 5.0)])
 def test_clips_the_norm_over_all_its_parameters(bound: float | None, expected: float) -> None:
     a, b = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(2))
-    sgd([a, b], max_grad_norm=bound)(3 * a.sum() + 4 * b[0])
+    norm = sgd([a, b], max_grad_norm=bound)(3 * a.sum() + 4 * b[0])
+    assert norm.item() == 5.0 and not norm.requires_grad  # before clipping
     assert torch.cat([a, b]).norm().item() == pytest.approx(expected, rel=1e-4)
     assert (a / b[0]).item() == pytest.approx(0.75)
 

@@ -84,7 +84,7 @@ def test_every_option_is_known_to_its_scenario(name: str) -> None:
 
 def test_options_reach_the_scenario() -> None:
     assert len(make("balance", n_agents=5).agent_names) == 5
-    assert make("het_mass", green_mass=9, mass_noise=0)._agents[0].mass == 9
+    assert make("het_mass", green_mass=9, mass_noise=0)._team.agents[0].mass == 9
 
 
 def test_unknown_names_say_what_was_meant() -> None:
@@ -271,7 +271,7 @@ def test_physically_different_footballers_are_in_groups_of_equals() -> None:
     for names in env.group_map.values():
         bodies = {
             (agent.shape.radius, agent.max_speed, tuple(np.ravel(agent.u_multiplier)))
-            for agent in env._agents
+            for agent in env._team.agents
             if agent.name in names
         }
         assert len(bodies) == 1

@@ -168,9 +168,9 @@ def test_a_reset_row_continues_as_the_row_it_was_copied_from(
     td = partial_reset(env, [0, 3])
     fresh = env._fresh
     assert fresh is not None and fresh._copier.provable(), fresh and fresh._copier.unproven
-    simulator = fresh._simulator
+    simulator = fresh._fresh
     share(env._simulator.scenario, simulator.scenario)  # goals that the whole batch shares
-    observations = env._stack(simulator.get_from_scenario(True, False, False, False)[0])
+    observations = env._team.stack(simulator.get_from_scenario(True, False, False, False)[0])
     for group in env.group_map:
         assert torch.equal(td[group, "observation"][[0, 3]], observations[group][:2])
     for action in actions(env, 4, seed=1):
@@ -180,11 +180,11 @@ def test_a_reset_row_continues_as_the_row_it_was_copied_from(
             values = torch.cat([values[[0, 3]], values[:1].repeat(fresh.size - 2, 1)])
             wide.append(values)
         observation, reward, terminated, _, _ = simulator.step(wide)
-        expected = env._stack(observation)
-        for group, members in env._members.items():
+        expected = env._team.stack(observation)
+        for group, members in env._team.members.items():
             close(found[group, "observation"][[0, 3]], expected[group][:2])
             for i, member in enumerate(members):
-                expected_reward = reward[env._positions[member]][:2].float()
+                expected_reward = reward[env._team.positions[member]][:2].float()
                 close(found[group, "reward"][[0, 3], i], expected_reward.reshape(2, 1))
         assert torch.equal(found["terminated"][[0, 3], 0], terminated[:2].bool())
 
@@ -247,7 +247,9 @@ def test_fresh_rows_have_the_statistics_of_reset_at(name: str) -> None:
     with env._randomness:
         for row in rows:
             env._simulator._reset_at(row, return_observations=False)
-        observations = env._stack(env._simulator._get_from_scenario(True, False, False, False)[0])
+        observations = env._team.stack(
+            env._simulator._get_from_scenario(True, False, False, False)[0]
+        )
     for group in env.group_map:
         ours = copied[group, "observation"][rows].flatten(1)
         theirs = observations[group][rows].flatten(1)

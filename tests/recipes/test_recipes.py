@@ -90,10 +90,15 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
     assert env.render().shape == (128, 128, 3)
 
 
-def test_custom_algorithm_learns_under_its_name() -> None:
-    module = load("custom_algorithm").train(960)
+def test_custom_algorithm_learns_under_its_name(tmp_path: Path) -> None:
+    recipe = load("custom_algorithm")
+    module = recipe.train(960, drift=0.3)
     assert module.hparams["algorithm"] == "hasac_drift"
     assert int(module.frames) == 960
+    module.trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    loaded = recipe.DriftHASAC.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert loaded.config == module.config
+    assert loaded.loss.drift == 0.3
 
 
 def test_a_drift_is_zero_with_zero_gradient_at_the_old_policy() -> None:

@@ -1,0 +1,124 @@
+"""What came of a suite's runs: a table, curves, how far they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from learn_runs import Results, Run
+
+from hetmarl.curves import read_metrics, replaced
+
+# Student's t, 97.5 %: half of a 95 % interval in standard errors, for 1, 2, … degrees of freedom
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def lines(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
+    """Runs by (task, label), in the order of the suite."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.task, run.label), []).append(run)
+    return grouped
+
+
+def interval(values: np.ndarray) -> np.ndarray:
+    """Half the 95 % confidence interval of the mean over seeds, ``values [seeds, ...]``."""
+    seeds = len(values)
+    if seeds < 2:
+        return np.zeros(values.shape[1:])
+    student = STUDENT[seeds - 2] if seeds - 2 < len(STUDENT) else 1.96
+    return student * values.std(0, ddof=1) / math.sqrt(seeds)
+
+
+def markdown(runs: Sequence[Run], results: Results) -> str:
+    """The suite's finished runs as a Markdown table."""
+    text = [
+        "| task | | frames | seeds | evaluation return | of each seed | best | random | minutes |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (task, label), members in lines(runs).items():
+        rows = [row for row in map(results.find, members) if row]
+        if not rows:
+            continue
+        finals, best, random, wall = (
+            np.array([float(row[column]) for row in rows])
+            for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
+        )
+        spread = f" ± {interval(finals):.0f}" if len(rows) > 1 else ""
+        each = ", ".join(f"{value:.0f}" for value in finals)
+        text.append(
+            f"| {task} | {label} | {members[0].frames:,} | {len(rows)} "
+            f"| {finals.mean():.0f}{spread} | {each} | {best.max():.0f} | {random.mean():.0f} "
+            f"| {wall.mean() / 60:.0f} |"
+        )
+    text += [
+        "",
+        "Evaluation return: mean over seeds of the last evaluation's mean over episodes, "
+        "deterministic policy, ± half the 95 % confidence interval of that mean. Best: the highest "
+        "evaluation of any seed. Minutes: of one run, evaluations included.",
+    ]
+    return "\n".join(text)
+
+
+def plot(runs: Sequence[Run], results: Results, assets: Path) -> list[Path]:
+    """One image per task: every seed thin, their mean and its 95 % interval, the random policy."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    images: list[Path] = []
+    for task in dict.fromkeys(run.task for run in runs):
+        figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        random: list[float] = []
+        for (of, label), members in lines(runs).items():
+            finished = [(run, row) for run in members if of == task and (row := results.find(run))]
+            if not finished:
+                continue
+            random += [float(row["random_mean"]) for _, row in finished]
+            curves = [
+                np.loadtxt(results.curve(run), delimiter=",", skiprows=1, ndmin=2)
+                for run, _ in finished
+            ]
+            shortest = min(len(curve) for curve in curves)
+            frames = curves[0][:shortest, 0]
+            values = np.stack([curve[:shortest, 1] for curve in curves])
+            mean, half = values.mean(0), interval(values)
+            name = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
+            (line,) = axes.plot(frames, mean, label=name, linewidth=2)
+            axes.fill_between(
+                frames, mean - half, mean + half, color=line.get_color(), alpha=0.18, linewidth=0
+            )
+            for curve in curves:
+                axes.plot(
+                    curve[:, 0], curve[:, 1], color=line.get_color(), alpha=0.45, linewidth=0.8
+                )
+        if not random:
+            continue
+        axes.axhline(float(np.mean(random)), color="gray", linestyle="--", label="random")
+        axes.set(title=task, xlabel="frames", ylabel="evaluation return")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3)
+        axes.legend()
+        assets.mkdir(parents=True, exist_ok=True)
+        image = assets / f"learn_{task.partition('/')[2] or task}.png"
+        with replaced(image) as temporary:
+            figure.savefig(temporary, format="png")
+        images.append(image)
+    return images
+
+
+def status(runs: Sequence[Run], results: Results, runs_dir: Path) -> str:
+    """A line per run."""
+    text = []
+    for run in runs:
+        row = results.find(run)
+        if row:
+            state = f"finished, return {float(row['return_mean']):.0f}"
+        elif (runs_dir / run.name / "metrics.csv").exists():
+            state = f"at frame {int(read_metrics(runs_dir / run.name)['frames'][-1]):,}"
+        else:
+            state = "not started"
+        text.append(f"{run.name:<44} {run.frames:>12,} frames  {state}")
+    return "\n".join(text)
