@@ -25,6 +25,7 @@ _MODULES = {
     "MAA2C": "maa2c",
     "MAA2CConfig": "maa2c",
     "MAPPO": "mappo",
+    "MASAC": "masac",
     "GradientConfig": "on_policy",
     "OnPolicyConfig": "on_policy",
     "OnPolicyModule": "on_policy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
-from hetmarl.lightning.module import TeamModule, adam, finite_means, seeded
+from hetmarl.lightning.module import TeamModule, adam, finite_means
 from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs.contract import TeamSpec
@@ -73,24 +73,18 @@ class HASAC(TeamModule):
     arXiv 2306.10715, algorithm 1). The equations stand in ``hetmarl.objectives.HASACLoss``, the
     order of updates in ``hetmarl.engines.OffPolicyEngine``.
 
-    Use with ``hetmarl.data.ReplayData``, whose batches are ``ReplayBatch``.
-
-    Args:
-        spec: the team, from ``TeamSpec.from_env(env)``. It and the next two may also be given as
-            the plain dicts that checkpoints hold, as ``HASAC.load_from_checkpoint`` does.
-        config: hyperparameters.
-        network: sizes of actors and critic.
-        seed: of the initial weights and the updates.
+    Use with ``hetmarl.data.ReplayData``, whose batches are ``ReplayBatch``. Arguments are
+    ``TeamModule``'s.
 
     Raises:
         ConfigError: an agent's action space is not continuous.
     """
 
-    name: ClassVar[str] = "hasac"
-    """What checkpoints call the algorithm; a variant sets its own."""
-    config_type: ClassVar[type[HASACConfig]] = HASACConfig
-    """Dataclass of the hyperparameters; a variant with more of them sets its own."""
-    config: HASACConfig
+    name = "hasac"
+    config_type = HASACConfig
+    sequential: ClassVar[bool] = True
+    """One agent after another, each against its updated predecessors; or all at once."""
+    loss: HASACLoss
     update_debt: Tensor
 
     def __init__(
@@ -100,32 +94,16 @@ class HASAC(TeamModule):
         network: NetworkConfig | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        spec = TeamSpec.from_dict(spec) if isinstance(spec, dict) else spec
-        config = self.config_type(**config) if isinstance(config, dict) else config
-        network = NetworkConfig(**network) if isinstance(network, dict) else network
-        super().__init__(spec, seed)
-        self.config = config or self.config_type()
-        network = network or NetworkConfig()
-        self.save_hyperparameters(
-            {
-                "algorithm": self.name,
-                "spec": spec.to_dict(),
-                "config": asdict(self.config),
-                "network": network.to_dict(),
-                "network_type": type(network).__name__,
-                "seed": seed,
-            }
-        )
-        with seeded(seed, "weights"):
-            policy = TeamPolicy(spec, network)
-            critic = TwinQ(spec, network)
-        self.loss = self.make_loss(policy, critic)
+        super().__init__(spec, config, network, seed)
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
 
         quantities = ("loss_actor", "grad_norm", "entropy", "alpha")
-        per_agent = [f"{q}/{name}" for q in quantities for name in spec.names]
+        per_agent = [f"{q}/{name}" for q in quantities for name in self.spec.names]
         of_critic = ("loss_qvalue", "q_mean", "grad_norm_qvalue")
         self.metric_names = (*of_critic, *per_agent, "alpha/joint")
+
+    def make_critic(self) -> TwinQ:
+        return TwinQ(self.spec, self.network)
 
     def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> HASACLoss:
         """The losses; a variant of the algorithm returns its own."""
@@ -137,11 +115,6 @@ class HASAC(TeamModule):
             auto_alpha=self.config.auto_alpha,
             target_entropy_scale=self.config.target_entropy_scale,
         )
-
-    @property
-    def policy(self) -> TeamPolicy:  # type: ignore[override]
-        """The team's actors."""
-        return self.loss.policy
 
     def optimizers_of_team(self) -> list[Optimizer]:
         """The critic's, the actors' in team order, the temperatures'."""
@@ -158,7 +131,9 @@ class HASAC(TeamModule):
         if config.auto_alpha:
             logs = [*loss.log_alpha, loss.log_alpha_joint]
             temperatures = step(logs, config.alpha_lr, None)
-        self.engine = OffPolicyEngine(loss, critic, actors, temperatures, config.polyak)
+        self.engine = OffPolicyEngine(
+            loss, critic, actors, temperatures, config.polyak, self.sequential
+        )
         steps = [critic, *actors, *([temperatures] if temperatures else [])]
         return [s.optimizer for s in steps]
 

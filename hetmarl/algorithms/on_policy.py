@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -17,7 +17,7 @@ from hetmarl.engines import (
     UnitUpdate,
     UpdateRandomness,
 )
-from hetmarl.lightning.module import TeamModule, adam, seeded
+from hetmarl.lightning.module import TeamModule, adam
 from hetmarl.networks import LocalValues, OnPolicyNetworkConfig, StateValue, TeamPolicy
 from hetmarl.objectives import Drift, MirrorLoss, NoDrift
 from hetmarl_envs.contract import TeamSpec
@@ -104,26 +104,22 @@ class OnPolicyModule(TeamModule):
     sequentially, whose values they learn, their ``drift``, and, if it is not plain gradient steps,
     how a unit is updated. Use with ``hetmarl.data.RolloutData``.
 
-    Args:
-        spec: the team, from ``TeamSpec.from_env(env)``. It and the next two may also be given as
-            the plain dicts that checkpoints hold.
-        config: hyperparameters.
-        network: sizes of actors and critic.
-        seed: of the initial weights and the updates.
+    Arguments are ``TeamModule``'s.
 
     Raises:
         ConfigError: the network settings do not fit the team, or a sequential algorithm is to share
             parameters.
     """
 
-    name: ClassVar[str]
-    config_type: ClassVar[type[OnPolicyConfig]] = OnPolicyConfig
+    config_type = OnPolicyConfig
+    network_type = OnPolicyNetworkConfig
+    loss: MirrorLoss
     sequential: ClassVar[bool] = True
     """One agent after another, each against its updated predecessors; or all at once."""
     critic_type: ClassVar[type[StateValue | LocalValues]] = StateValue
     """``StateValue`` sees everything, ``LocalValues`` each agent's own observation."""
     quantities: ClassVar[tuple[str, ...]] = (
-        *("loss_actor", "entropy", "kl", "ratio_deviation", "drift"),
+        *("loss_actor", "grad_norm", "entropy", "kl", "ratio_deviation", "drift"),
     )
     """Metrics per agent."""
 
@@ -134,29 +130,10 @@ class OnPolicyModule(TeamModule):
         network: OnPolicyNetworkConfig | dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        spec = TeamSpec.from_dict(spec) if isinstance(spec, dict) else spec
-        config = self.config_type(**config) if isinstance(config, dict) else config
-        network = OnPolicyNetworkConfig(**network) if isinstance(network, dict) else network
-        super().__init__(spec, seed)
-        self.config: Any = config or self.config_type()
-        network = network or OnPolicyNetworkConfig()
-        self.save_hyperparameters(
-            {
-                "algorithm": self.name,
-                "spec": spec.to_dict(),
-                "config": asdict(self.config),
-                "network": network.to_dict(),
-                "network_type": type(network).__name__,
-                "seed": seed,
-            }
-        )
-        with seeded(seed, "weights"):
-            policy = TeamPolicy(spec, network)
-            critic = self.critic_type(spec, network)
-        self._check_sharing(policy)
-        self.loss = self.make_loss(policy, critic)
-        per_agent = [f"{q}/{name}" for q in self.quantities for name in spec.names]
-        self.metric_names = ("loss_critic", "value_mean", *per_agent)
+        super().__init__(spec, config, network, seed)
+        self._check_sharing(self.policy)
+        per_agent = [f"{q}/{name}" for q in self.quantities for name in self.spec.names]
+        self.metric_names = ("loss_critic", "grad_norm_critic", "value_mean", *per_agent)
 
     # ------------------------------------------------------------------ what a member is
     def drift(self) -> Drift:
@@ -170,6 +147,9 @@ class OnPolicyModule(TeamModule):
         return GradientEpochs(step, config.epochs, config.minibatches), [step.optimizer]
 
     # ------------------------------------------------------------------ the machinery
+    def make_critic(self) -> StateValue | LocalValues:
+        return self.critic_type(self.spec, self.network)
+
     def make_loss(self, policy: TeamPolicy, critic: Any) -> MirrorLoss:
         """The losses; a variant of the algorithm may return its own."""
         config = self.config
@@ -184,16 +164,6 @@ class OnPolicyModule(TeamModule):
             huber_delta=config.huber_delta,
             value_norm=config.value_norm,
         )
-
-    @property
-    def policy(self) -> TeamPolicy:  # type: ignore[override]
-        """The team's actors."""
-        return self.loss.policy
-
-    @property
-    def critic(self) -> Any:
-        """The value network."""
-        return self.loss.critic
 
     def optimizers_of_team(self) -> list[Optimizer]:
         """The critic's, then the units'."""

@@ -73,11 +73,14 @@ def get_algorithm(name: str) -> AlgorithmEntry:
     return _algorithms[name]
 
 
-register_algorithm(
-    AlgorithmEntry(
-        "hasac", "hetmarl.algorithms.hasac:HASAC", "hetmarl.algorithms.hasac:HASACConfig"
+for _name in ("hasac", "masac"):
+    register_algorithm(
+        AlgorithmEntry(
+            _name,
+            f"hetmarl.algorithms.{_name}:{_name.upper()}",
+            "hetmarl.algorithms.hasac:HASACConfig",
+        )
     )
-)
 for _name, _config in {
     "happo": "happo:HAPPOConfig",
     "hatrpo": "hatrpo:HATRPOConfig",

@@ -47,6 +47,24 @@ def sequential_update(
                 joint[agent] = resample(agent)
 
 
+def simultaneous_update(
+    samples: Sequence[Sample],
+    replayed: Sequence[Tensor],
+    update: Callable[[int, Sequence[Tensor]], None],
+) -> None:
+    """Updates every agent against what the others did when the data was collected.
+
+    (MADDPG; Lowe et al. 2017, arXiv 1706.02275, equation 5.)
+
+    Args:
+        samples: every agent's action ``[B, A_i]``, with gradient.
+        replayed: the joint action in the batch, each ``[B, A_i]``.
+        update: ``update(agent, joint_action)`` moves that agent's parameters alone.
+    """
+    for agent, sample in enumerate(samples):
+        update(agent, [*replayed[:agent], sample.action, *replayed[agent + 1 :]])
+
+
 class OffPolicyLoss(Protocol):
     """What the engine needs of a loss; ``hetmarl.objectives.HASACLoss`` is one."""
 
@@ -72,6 +90,7 @@ class OffPolicyEngine:
         actor_steps: one per agent, in team order.
         temperature_step: descends the temperatures' loss; None: they are fixed.
         polyak: share of the critic that its target takes over per gradient step, typically .005.
+        sequential: agents see their updated predecessors; otherwise the replayed actions of all.
     """
 
     def __init__(
@@ -81,11 +100,13 @@ class OffPolicyEngine:
         actor_steps: Sequence[GradientStep],
         temperature_step: GradientStep | None = None,
         polyak: float = 0.005,
+        sequential: bool = True,
     ) -> None:
         self.loss = loss
         self.critic_step = critic_step
         self.actor_steps = actor_steps
         self.temperature_step = temperature_step
+        self.sequential = sequential
         self._critic = list(loss.critic.parameters())
         self._target = list(loss.target_critic.parameters())
         self._move_target = get_ema_multi_avg_fn(1 - polyak)
@@ -115,12 +136,15 @@ class OffPolicyEngine:
             metrics[f"entropy/{name}"] = -masked_mean(log_prob, alive, reduce)
 
         with frozen(loss.critic):
-            sequential_update(
-                randomness.order(len(samples)),
-                samples,
-                update_actor,
-                lambda agent: loss.sample(data, agent, noise).action,
-            )
+            if self.sequential:
+                sequential_update(
+                    randomness.order(len(samples)),
+                    samples,
+                    update_actor,
+                    lambda agent: loss.sample(data, agent, noise).action,
+                )
+            else:
+                simultaneous_update(samples, loss.spec.joint_action(data), update_actor)
         if self.temperature_step is not None:
             self.temperature_step(loss.temperature(data, [s.log_prob for s in samples]))
         with torch.no_grad():

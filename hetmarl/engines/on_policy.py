@@ -60,12 +60,11 @@ class GradientEpochs:
                 chosen = list(batches)
                 if rows is not None:
                     chosen = [batch.map(lambda x, rows=rows: x[rows]) for batch in batches]
-                objective = loss.objective(changes(chosen))
-                self.step(objective.loss)
-                history.append(
-                    torch.stack([objective.loss, objective.drift, objective.entropy]).detach()
-                )
-        names = ("loss_actor", "drift", "entropy")
+                found = loss.objective(changes(chosen))
+                norm = self.step(found.loss)
+                values = [found.loss, norm, found.drift, found.entropy]
+                history.append(torch.stack([value.detach() for value in values]))
+        names = ("loss_actor", "grad_norm", "drift", "entropy")
         return dict(zip(names, torch.stack(history).mean(0), strict=True))
 
 
@@ -145,8 +144,8 @@ class OnPolicyEngine:
         """One iteration from a rollout ``[E, T]``.
 
         Returns:
-            Detached scalars: ``loss_critic``, ``value_mean``, and per agent ``<quantity>/<name>``
-            for loss_actor, entropy, kl, ratio_deviation and what its update reports.
+            Detached scalars: ``loss_critic``, ``grad_norm_critic``, ``value_mean``, and per agent
+            ``<quantity>/<name>`` for kl, ratio_deviation and what its update reports.
         """
         loss, names = self.loss, self.loss.spec.names
         self._check_length(data)
@@ -172,7 +171,7 @@ class OnPolicyEngine:
             for i, change in zip(members, changes, strict=True):
                 own = {"kl": loss.mean_kl([change]), "ratio_deviation": self._deviation(change)}
                 metrics |= {f"{k}/{names[i]}": v for k, v in (reported | own).items()}
-        metrics["loss_critic"] = self._update_critic(data, randomness)
+        metrics |= self._update_critic(data, randomness)
         metrics["value_mean"] = data.get(loss.tensor_keys.value_target).mean()
         return metrics
 
@@ -187,7 +186,9 @@ class OnPolicyEngine:
 
         return changes
 
-    def _update_critic(self, data: TensorDictBase, randomness: UpdateRandomness) -> Tensor:
+    def _update_critic(
+        self, data: TensorDictBase, randomness: UpdateRandomness
+    ) -> dict[str, Tensor]:
         loss, keys = self.loss, self.loss.tensor_keys
         recurrent = loss.critic.recurrent
         wanted: list[Any] = [keys.value, keys.value_target, "state", "is_init", "hidden"]
@@ -199,9 +200,11 @@ class OnPolicyEngine:
         for _ in range(self.critic_epochs):
             for rows in randomness.minibatches(len(batch), self.critic_minibatches):
                 loss_critic = loss.value(batch if rows is None else batch[rows])
-                self.critic_step(loss_critic)
-                history.append(loss_critic.detach())
-        return torch.stack(history).mean()
+                norm = self.critic_step(loss_critic)
+                history.append(torch.stack([loss_critic.detach(), norm]))
+        return dict(
+            zip(("loss_critic", "grad_norm_critic"), torch.stack(history).mean(0), strict=True)
+        )
 
     def _items(self, x: Tensor, chunked: bool) -> Tensor:
         """``[E, T, …]`` as what minibatches are made of: frames, or chunks ``[N, L, …]``."""

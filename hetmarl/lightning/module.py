@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -19,9 +20,11 @@ from hetmarl.guards import all_finite, check_finite
 from hetmarl.lightning.exact import RESUME_KEY, random_state, set_random_state
 from hetmarl.lightning.strategy import average
 from hetmarl.lightning.trainer_checks import check_trainer
+from hetmarl.networks.config import NetworkConfig
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 
 
 class TeamModule(LightningModule):
@@ -32,23 +35,91 @@ class TeamModule(LightningModule):
     that ``trainer.global_step`` counts iterations and step-based checkpoints fire. Metrics are
     logged once per iteration with frames as their step.
 
-    Subclasses make networks in ``__init__``, optimisers in ``optimizers_of_team`` and learn in
-    ``learn``.
+    Subclasses make their critic in ``make_critic`` and their losses in ``make_loss``, optimisers in
+    ``optimizers_of_team`` and learn in ``learn``.
+
+    Args:
+        spec: the team, from ``TeamSpec.from_env(env)``. It and the next two may also be given as
+            the plain dicts that checkpoints hold, as ``load_from_checkpoint`` does.
+        config: hyperparameters, a ``config_type``; None: its defaults.
+        network: settings of actors and critic, a ``network_type``; None: its defaults.
+        seed: of the initial weights and the updates.
+
+    Raises:
+        ConfigError: the team's spaces, or the settings, are not for this algorithm.
     """
 
+    name: ClassVar[str]
+    """What checkpoints call the algorithm; a variant sets its own."""
+    config_type: ClassVar[type[Any]]
+    """Dataclass of the hyperparameters; a variant with more of them sets its own."""
+    network_type: ClassVar[type[NetworkConfig]] = NetworkConfig
+    """Dataclass of the networks' settings."""
     frames: Tensor
     iteration: Tensor
-    policy: TeamPolicy
+    loss: Any
     metric_names: tuple[str, ...]
     """What ``learn`` returns at most; all are logged every time, NaN where it left them out."""
 
-    def __init__(self, spec: TeamSpec, seed: int) -> None:
+    def __init__(
+        self,
+        spec: TeamSpec | dict[str, Any],
+        config: Any = None,
+        network: NetworkConfig | dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.spec = spec
+        self.spec = TeamSpec.from_dict(spec) if isinstance(spec, dict) else spec
+        self.config: Any = self._settings(config, self.config_type, "config")
+        self.network: Any = self._settings(network, self.network_type, "network")
         self.seed = seed
         self.register_buffer("frames", torch.zeros((), dtype=torch.long))
         self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
+        self.save_hyperparameters(
+            {
+                "algorithm": self.name,
+                "spec": self.spec.to_dict(),
+                "config": asdict(self.config),
+                "network": self.network.to_dict(),
+                "network_type": type(self.network).__name__,
+                "seed": seed,
+            }
+        )
+        with seeded(seed, "weights"):
+            policy = TeamPolicy(self.spec, self.network)
+            critic = self.make_critic()
+        self.loss = self.make_loss(policy, critic)
+
+    def _settings(self, given: Any, expected: type[Any], what: str) -> Any:
+        if given is None:
+            return expected()
+        if isinstance(given, dict):
+            return expected(**given)
+        if not isinstance(given, expected):
+            raise ConfigError(
+                f"{what} is a {type(given).__name__}; {type(self).__name__} expects a "
+                f"{expected.__name__}."
+            )
+        return given
+
+    @property
+    def policy(self) -> TeamPolicy:
+        """The team's actors."""
+        return self.loss.policy
+
+    @property
+    def critic(self) -> Any:
+        """The team's value network."""
+        return self.loss.critic
+
+    @abstractmethod
+    def make_critic(self) -> nn.Module:
+        """A new value network for ``self.spec`` and ``self.network``."""
+
+    @abstractmethod
+    def make_loss(self, policy: TeamPolicy, critic: Any) -> nn.Module:
+        """The losses, with attributes ``policy`` and ``critic``; a variant returns its own."""
 
     @abstractmethod
     def optimizers_of_team(self) -> list[Optimizer]:

@@ -161,6 +161,28 @@ def test_each_agent_sees_its_predecessors_new_policies() -> None:
                 assert torch.equal(redone, source["action"])
 
 
+def test_simultaneous_agents_see_what_the_others_did() -> None:
+    """Its own new action with gradient, everybody else's from the batch; one agent moves a step."""
+    loss, engine = make()
+    engine.sequential = False
+    spy = Spy(loss, engine)
+    data = batch(UNEQUAL, dtype=torch.float64)
+    engine.update(data, UpdateRandomness(1, 0))
+    events = [e for e in spy.events if e.get("data", data) is data]
+    first = {e["agent"]: e for e in events[:3]}
+    turns = [e for e in events if e["what"] == "loss"]
+    assert [e["agent"] for e in turns] == [0, 1, 2]
+    replayed = UNEQUAL.joint_action(data)
+    for turn in turns:
+        assert turn["gradient"] == [i == turn["agent"] for i in range(3)]
+        for i in range(3):
+            expected = first[i]["action"] if i == turn["agent"] else replayed[i]
+            assert torch.equal(turn["joint"][i], expected)
+    steps = [e for e in events if e["what"] == "step"]
+    assert [e["moved"] for e in steps] == torch.eye(3, dtype=torch.bool).tolist()
+    assert len([e for e in events if e["what"] == "sample"]) == 3  # nobody is drawn again
+
+
 def test_every_update_has_a_fresh_order() -> None:
     loss, engine = make()
     spy = Spy(loss, engine)
