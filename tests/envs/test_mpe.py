@@ -228,6 +228,13 @@ def test_opponents(continuous: bool) -> None:
         assert (env.reset()["state"].shape[-1], env.agent_names) == (62, ["agent_0"])
 
 
+def test_the_page_shows_the_scenarios_as_they_are() -> None:
+    from hetmarl_envs.mpe.__main__ import scenario_table
+
+    page = Path(__file__).parents[2] / "docs" / "environments" / "mpe.md"
+    assert scenario_table() in page.read_text(), "put `python -m hetmarl_envs.mpe` into the page"
+
+
 # ---------------------------------------------------------------------- streams and resume
 def test_seeds_and_streams_of_its_own() -> None:
     def play(env: MPEEnv) -> torch.Tensor:

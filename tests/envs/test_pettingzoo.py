@@ -107,6 +107,29 @@ def test_both_flags_at_once_is_an_end() -> None:
     assert data["terminated"][0, 2] and not data["truncated"].any()
 
 
+def test_one_that_keeps_listing_who_is_gone() -> None:
+    """It never shortens ``agents``, and reports rewards and observations of everybody."""
+
+    class Lingering(Scripted):
+        def step(self, actions: dict[str, Any]) -> Any:
+            everyone = list(self.possible_agents)
+            super().step(actions)
+            self.agents = everyone
+            gone = {a: self.ends[a][0] <= self.count for a in everyone}
+            ones = dict.fromkeys(everyone, 1.0)
+            return self.look(everyone), ones, gone, dict.fromkeys(everyone, False), {}
+
+    ends = {"a_0": (2, "terminated"), "a_1": (4, "terminated")}
+    env = PettingZooEnv(lambda: Lingering(ends), num_envs=1, team_reward="sum")
+    data = play(env, 5)[0]
+    assert data["agents", "alive"][:, 0, 0].tolist() == [True, True, False, False, True]
+    assert data["next", "agents", "observation"][:, 0, 0].tolist() == [1, 2, 0, 0, 1]
+    assert data["next", "reward"][:, 0].tolist() == [2, 2, 1, 1, 2]
+    assert data["next", "terminated"][:, 0].tolist() == [False, False, False, True, False]
+    toy: Any = env._rows.envs[0]
+    assert toy.given[3]["a_0"] == 0, "something harmless"
+
+
 def test_an_agent_that_is_not_there_from_the_start() -> None:
     data = play(scripted((3, "terminated"), (0, "terminated")), 4)
     assert not data["agents", "alive"][:, :, 1].any()
@@ -278,6 +301,22 @@ def test_real_actions_are_clipped_and_nan_is_refused() -> None:
     data["agents", "action"] = torch.tensor([[0, 2]])
     with pytest.raises(ContractError, match=r"is no choice of Discrete\(2\)"):
         choosing.step(data)
+
+
+def test_the_action_of_one_that_is_gone_may_be_anything() -> None:
+    env = scripted((1, "terminated"), (3, "truncated"), num_envs=1)
+    data = env.step_mdp(env.rand_step(env.reset()))
+    data["agents", "action"] = torch.tensor([[[float("nan")], [0.5]]])
+    assert env.step(data)["next", "reward"] == 1.5
+
+
+def test_an_observation_of_another_shape_is_refused() -> None:
+    class Odd(Scripted):
+        def look(self, agents: list[str]) -> dict[str, Any]:
+            return {agent: np.zeros(1) for agent in agents}
+
+    with pytest.raises(ContractError, match=r"the observation has shape \[1\], its space is Box"):
+        PettingZooEnv(Odd).reset()
 
 
 # ---------------------------------------------------------------------- masks

@@ -25,8 +25,9 @@ SCENARIOS = {
     "simple_world_comm": "simple_world_comm_v3",
 }
 
-# What mpe2 takes besides, without a use here: infos are not part of the data.
-_HIDDEN = ("self", "render_mode", "benchmark_data")
+# What mpe2 takes besides, without a use here: infos are not part of the data, and nobody would
+# advance the curriculum from its first stage.
+_HIDDEN = ("self", "render_mode", "benchmark_data", "curriculum")
 
 
 def load_scenario(name: str) -> Any:

@@ -169,6 +169,11 @@ class PettingZooEnv(EnvBase):
             data[group].set("reward", self._tensor(self._rows.reward[:, members, None]))
         return data.set("reward", self._tensor(self._reward_of_the_team()))
 
+    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
+        # EnvBase looks for missing flags and wrong shapes here, at every step; ``_step`` writes all
+        # of them, in the shapes of the specs.
+        return next_tensordict_out
+
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         """Writes uniformly random actions, legal ones where ``tensordict`` holds masks."""
         data = super().rand_action(tensordict)

@@ -100,14 +100,24 @@ class AgentSpaces:
 
     # ------------------------------------------------------------------ reading
     def read_observation(self, observation: Any) -> Array:
-        """The observation as an array of ``observation_shape``."""
+        """The observation as an array of ``observation_shape``.
+
+        Raises:
+            ContractError: it has another shape.
+        """
         if self._part is not None:
             observation = observation[self._part]
-        if not self._flat:
-            return np.asarray(observation)
-        from gymnasium.spaces import flatten
+        if self._flat:
+            from gymnasium.spaces import flatten
 
-        return np.asarray(flatten(self.observation, observation))
+            observation = flatten(self.observation, observation)
+        found = np.asarray(observation)
+        if found.shape != self.observation_shape:
+            raise ContractError(
+                f"{self.where}: the observation has shape {list(found.shape)}, its space is "
+                f"{self.observation}."
+            )
+        return found
 
     def read_mask(self, observation: Any, info: dict[str, Any]) -> Array:
         """The legal choices ``[ΣK_d]``, True where legal; of an agent with ``mask_in``.
@@ -157,22 +167,27 @@ class AgentSpaces:
         nvec = torch.tensor(self.choices, device=device).expand(*shape, -1)
         return MultiCategorical(nvec, (*shape, len(self.choices)), dtype=torch.int64, device=device)
 
-    def write_actions(self, actions: Array) -> Array | list[Any]:
-        """Actions of several agents ``[M, ...]`` in the spec's layout, as PettingZoo takes them.
+    def write_actions(self, actions: Array, acting: Array) -> Array | list[Any]:
+        """Actions of several agents as PettingZoo takes them.
 
         Real ones are clipped to the bounds: a squashed policy may leave them by a rounding.
 
+        Args:
+            actions: ``[M, ...]`` in the spec's layout.
+            acting: whose will be used ``[M]``.
+
         Raises:
-            ContractError: an action is not a number, or no choice of the space.
+            ContractError: one that is used is not a number, or no choice of the space.
         """
+        used = actions[acting]
         if not self.choices:
-            if not np.isfinite(actions).all():
+            if not np.isfinite(used).all():
                 raise ContractError(f"{self.where}: the action holds NaN or infinity.")
             box: Any = self.action
             actions = actions.reshape(len(actions), *box.shape).astype(box.dtype)
             return np.clip(actions, box.low, box.high)
         choices = self.choices[0] if self.single else self.choices
-        if (actions < 0).any() or (actions >= choices).any():
+        if (used < 0).any() or (used >= choices).any():
             raise ContractError(f"{self.where}: the action is no choice of {self.action}.")
         if self.single:
             return (actions + int(self._start)).tolist()

@@ -96,9 +96,9 @@ class InProcess:
             observations, infos = env.reset(seed=self._seeds[row])
             self._seeds[row] = None  # from here on the environment's own stream
             present = set(env.agents)
-            self._observe(row, observations, infos or {}, present, present)
             self.acted[row] = False
             self.reward[row] = 0.0
+            self._observe(row, observations, infos or {}, present)
             self.terminated[row] = self.truncated[row] = False
             if not self.alive[row].any():
                 raise ContractError(
@@ -126,9 +126,10 @@ class InProcess:
             cut = {agent for agent in gone if not terminations.get(agent)}
             self.acted[row] = self.alive[row]
             for position, agent in enumerate(self.layout.team):
-                self.reward[row, position] = rewards.get(agent.id, 0.0)
+                acted = self.acted[row, position]
+                self.reward[row, position] = rewards.get(agent.id, 0.0) if acted else 0.0
             present = set(env.agents) - gone
-            self._observe(row, observations, infos or {}, present, present | set(moves))
+            self._observe(row, observations, infos or {}, present)
             if not self.alive[row].any():
                 self._end(row, cut, observations)
             elif not self.leaving and not self.alive[row].all():
@@ -166,13 +167,12 @@ class InProcess:
         observations: Mapping[Any, Any],
         infos: Mapping[Any, Any],
         present: set[Any],
-        seen: set[Any],
     ) -> None:
-        """Writes what the agents see; ``seen``: those ``present``, and those that left just now."""
+        """Writes what the agents see that are ``present``, and those that left in this step."""
         for position, agent, group, index in self._places:
             here = agent.id in present
             self.alive[row, position] = here
-            found = observations.get(agent.id) if agent.id in seen else None
+            found = observations.get(agent.id) if here or self.acted[row, position] else None
             if found is None and here:
                 raise ContractError(
                     f"{self.where}: agent {agent.name} is in env.agents, but there is no "
@@ -211,7 +211,8 @@ class InProcess:
             spaces = self.layout.team[members[0]].spaces
             count = len(members)
             chosen = actions[group]
-            flat = spaces.write_actions(chosen.reshape(-1, *chosen.shape[2:]))
+            acting = self.alive[:, members].reshape(-1)  # who is gone may do anything
+            flat = spaces.write_actions(chosen.reshape(-1, *chosen.shape[2:]), acting)
             for index, position in enumerate(members):
                 agent = self.layout.team[position]
                 given[agent.id] = self._own(agent, position, flat[index::count])
