@@ -61,6 +61,8 @@ def _installed(name: str) -> bool:
 _families: dict[str, Family | str] = {
     "games": "hetmarl_envs.games:FAMILY",
     "mamujoco": "hetmarl_envs.mamujoco:FAMILY",
+    "mpe": "hetmarl_envs.mpe:FAMILY",
+    "pettingzoo": "hetmarl_envs.pettingzoo:FAMILY",
     "vmas": "hetmarl_envs.vmas:FAMILY",
 }
 _entry_points_read = False

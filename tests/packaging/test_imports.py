@@ -39,7 +39,9 @@ NOT_AT_IMPORT = (
     # simulators
     "mujoco",
     "gymnasium_robotics",
+    "mpe2",
     "pettingzoo",
+    "pygame",
     "vmas",
     # loggers and pictures
     "imageio_ffmpeg",

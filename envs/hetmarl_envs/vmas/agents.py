@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, MultiCategorical, TensorSpec
 
 from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
+from hetmarl_envs.grouping import group_agents
 from hetmarl_envs.vmas import graph
 
 if TYPE_CHECKING:
@@ -43,11 +43,8 @@ class Team:
         self.agents = agents
         self.names = [agent_name(agent) for agent in agents]
         self.positions = [simulator.agents.index(agent) for agent in agents]
-        classes: dict[Any, list[int]] = {}
-        for i, agent in enumerate(agents):
-            classes.setdefault(_kind(agent, simulator, where), []).append(i)
-        groups = _group_names([[self.names[i] for i in m] for m in classes.values()])
-        self.members = dict(zip(groups, classes.values(), strict=True))
+        kinds = [_kind(agent, simulator, where) for agent in agents]
+        self.members = group_agents(self.names, kinds)
         self.group_map = {g: [self.names[i] for i in m] for g, m in self.members.items()}
 
     def stack(self, observations: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -172,13 +169,3 @@ def _comparable(value: Any) -> Any:
     if isinstance(value, Tensor):
         return tuple(value.flatten().tolist())
     return tuple(value) if isinstance(value, list) else value
-
-
-def _group_names(classes: list[list[str]]) -> list[str]:
-    """One name per class of agents: what the members' names have in common, or numbers."""
-    if len(classes) == 1:
-        return ["agents"]
-    stems = [{re.sub(r"_?\d+$", "", name) for name in names} for names in classes]
-    if all(len(s) == 1 for s in stems) and len(set().union(*stems)) == len(classes):
-        return [stem.pop() for stem in stems]
-    return [f"agents_{i}" for i in range(len(classes))]

@@ -1,0 +1,43 @@
+"""MPE: small worlds of particles that move, talk and push, from the package ``mpe2``.
+
+Importing this package does not import ``mpe2``; making an environment does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hetmarl_envs.mpe.scenarios import SCENARIOS, scenario_options
+from hetmarl_envs.registry import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from hetmarl_envs.mpe.env import MPEEnv
+
+__all__ = ["FAMILY", "SCENARIOS", "MPEEnv", "scenario_options"]
+
+
+def _make(
+    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
+) -> MPEEnv:
+    from hetmarl_envs.mpe.env import MPEEnv
+
+    return MPEEnv(task, num_envs=num_envs, seed=seed, device=device, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MPEEnv":
+        from hetmarl_envs.mpe.env import MPEEnv
+
+        return MPEEnv
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+FAMILY = Family(
+    name="mpe",
+    make=_make,
+    tasks=lambda: SCENARIOS,
+    requires=("mpe2",),
+    install='pip install "hetmarl[mpe]"',
+)
