@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -7,8 +8,9 @@ from hetmarl.algorithms import HASACConfig
 from hetmarl.cli.errors import group_options
 from hetmarl.conf import Settings, resolve
 from hetmarl.conf.schema import TrainerConfig
+from hetmarl.conf.store import FILES
 from hetmarl.data import ReplayDataConfig
-from hetmarl.networks import NetworkConfig
+from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig
 from hetmarl_envs.errors import ConfigError, HetmarlError, UnknownNameError
 from hetmarl_envs.registry import list_tasks
 
@@ -159,6 +161,123 @@ def test_experiments_are_the_published_settings(settings: Compose, task: str) ->
     assert (train.num_envs, train.total_frames) == (20, 10_000_000)
     assert (train.data.warmup_frames, train.data.buffer_size) == (10_000, 1_000_000)
     assert train.network == NetworkConfig([256, 256], "relu", "tanh")
+
+
+# HARL's tuned settings: learning rate, passes, minibatches, clip, entropy, decay; HATRPO's radius;
+# HAA2C's learning rate, passes, decay.
+TUNED_PPO = {
+    "ant_4x2": (5e-4, 5, 1, 0.1, 0.0, False),
+    "halfcheetah_2x3": (5e-4, 15, 1, 0.05, 0.01, False),
+    "hopper_3x1": (5e-4, 10, 1, 0.05, 0.0, True),
+    "walker2d_2x3": (1e-3, 5, 2, 0.05, 0.0, True),
+    "walker2d_6x1": (5e-4, 5, 1, 0.1, 0.01, False),
+    "humanoid_17x1": (5e-4, 5, 1, 0.1, 0.0, True),
+}
+TUNED_TRPO = {
+    **{"ant_4x2": 0.005, "halfcheetah_2x3": 0.01, "hopper_3x1": 0.001},
+    **{"walker2d_2x3": 0.01, "walker2d_6x1": 0.005},
+}
+TUNED_A2C = {
+    **{"ant_4x2": (5e-4, 5), "halfcheetah_2x3": (5e-4, 5), "hopper_3x1": (1e-4, 3)},
+    **{"walker2d_2x3": (1e-4, 5), "walker2d_6x1": (1e-4, 5)},
+}
+COMMON = {"gamma": 0.99, "gae_lambda": 0.95, "max_grad_norm": 10.0, "huber_delta": 10.0}
+
+
+def on_policy(settings: Compose, experiment: str, algorithm: str, task: str) -> dict[str, Any]:
+    """The algorithm's settings, after checking what all of HARL's have in common."""
+    found = settings(f"+experiment={experiment}")
+    train = found.train
+    assert (found.algorithm.name, train.task.name) == (algorithm, f"mamujoco/{task}")
+    assert train.task.options == {"observability": "full"}
+    assert (train.num_envs, train.total_frames) == (20, 10_000_000)
+    steps = 100 if (algorithm, task) == ("mappo", "humanoid_17x1") else 200
+    assert train.data.rollout_steps == steps
+    sharing = "full" if algorithm == "mappo" else "none"
+    assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128] * 3, sharing=sharing)
+    values = asdict(train.algo)
+    assert {key: values[key] for key in COMMON} == COMMON and values["value_norm"] is True
+    return values
+
+
+@pytest.mark.parametrize("algorithm", ["happo", "mappo"])
+@pytest.mark.parametrize("task", TUNED_PPO)
+def test_tuned_happo_and_mappo(settings: Compose, task: str, algorithm: str) -> None:
+    lr, epochs, minibatches, clip, entropy, decay = TUNED_PPO[task]
+    values = on_policy(settings, f"mamujoco/{task}_{algorithm}", algorithm, task)
+    expected = {"actor_lr": lr, "critic_lr": lr, "epochs": epochs, "critic_epochs": epochs}
+    expected |= {"minibatches": minibatches, "critic_minibatches": minibatches}
+    expected |= {"clip_epsilon": clip, "value_clip": clip, "entropy_coef": entropy}
+    expected |= {"lr_decay": decay}
+    assert {key: values[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("task", TUNED_TRPO)
+def test_tuned_hatrpo(settings: Compose, task: str) -> None:
+    values = on_policy(settings, f"mamujoco/{task}_hatrpo", "hatrpo", task)
+    assert values["delta"] == TUNED_TRPO[task]
+    assert (values["critic_lr"], values["critic_epochs"]) == (5e-4, 5)
+    search = {"cg_iterations": 10, "cg_tolerance": 1e-10, "damping": 0.1, "backtracks": 10}
+    assert values["search"] == search | {"decay": 0.8, "accept_ratio": 0.5}
+
+
+@pytest.mark.parametrize("task", TUNED_A2C)
+def test_tuned_haa2c(settings: Compose, task: str) -> None:
+    lr, epochs = TUNED_A2C[task]
+    values = on_policy(settings, f"mamujoco/{task}_haa2c", "haa2c", task)
+    assert (values["actor_lr"], values["epochs"], values["lr_decay"]) == (lr, epochs, True)
+    assert (values["critic_lr"], values["critic_epochs"]) == (lr, epochs)
+
+
+@pytest.mark.parametrize("task", ["halfcheetah_2x3", "ant_4x2", "walker2d_2x3"])
+def test_hamdpo(settings: Compose, task: str) -> None:
+    values = on_policy(settings, f"mamujoco/{task}_hamdpo", "hamdpo", task)
+    assert (values["step_size"], values["step_size_anneal"]) == (1.0, True)
+    assert (values["kl_direction"], values["entropy_coef"]) == ("new_old", 0.0)
+    assert (values["epochs"], values["minibatches"], values["actor_lr"]) == (10, 1, 5e-4)
+
+
+def test_hamdpo_as_its_authors_ran_it(settings: Compose) -> None:
+    train = settings("+experiment=mamujoco/ant_2x4_hamdpo_authors").train
+    expected = {"actor_lr": 5e-5, "critic_lr": 5e-4, "epochs": 10, "minibatches": 40}
+    expected |= {"kl_direction": "old_new", "step_size": 1.0, "step_size_anneal": True}
+    assert {key: asdict(train.algo)[key] for key in expected} == expected
+    assert (train.task.name, train.num_envs) == ("mamujoco/ant_2x4", 8)
+    assert train.data.rollout_steps == 1000
+
+
+@pytest.mark.parametrize("algorithm", ["happo", "hatrpo", "haa2c", "hamdpo", "mappo"])
+@pytest.mark.parametrize("task", ["balance", "navigation", "simple_spread"])
+def test_vmas_starts_from_the_settings_for_mpe(
+    settings: Compose, task: str, algorithm: str
+) -> None:
+    found = settings(f"+experiment=vmas/{task}_{algorithm}")
+    train, values = found.train, asdict(found.train.algo)
+    assert (found.algorithm.name, train.task.name) == (algorithm, f"vmas/{task}")
+    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (60, 100, 3_000_000)
+    assert train.network.hidden_sizes == [128, 128]
+    assert (values["critic_lr"], values["critic_epochs"]) == (5e-4, 5)
+    own = {"happo": {"clip_epsilon": 0.2, "entropy_coef": 0.01}, "hatrpo": {"delta": 0.005}}
+    own["mappo"] = own["happo"]
+    own |= {"haa2c": {"entropy_coef": 0.01}, "hamdpo": {"step_size": 1.0}}
+    assert {key: values[key] for key in own[algorithm]} == own[algorithm]
+
+
+def test_every_experiment_is_pinned() -> None:
+    """No overlay without a line in the tests above."""
+    here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
+    names = [f"mamujoco/{t}_hasac" for t in PUBLISHED]
+    names += [f"mamujoco/{t}_{a}" for t in TUNED_PPO for a in ("happo", "mappo")]
+    names += [f"mamujoco/{t}_hatrpo" for t in TUNED_TRPO] + [
+        f"mamujoco/{t}_haa2c" for t in TUNED_A2C
+    ]
+    names += [f"mamujoco/{t}_hamdpo" for t in ("halfcheetah_2x3", "ant_4x2", "walker2d_2x3")]
+    algorithms = ("happo", "hatrpo", "haa2c", "hamdpo", "mappo")
+    names += [
+        f"vmas/{t}_{a}" for t in ("balance", "navigation", "simple_spread") for a in algorithms
+    ]
+    names.append("mamujoco/ant_2x4_hamdpo_authors")
+    assert {str(path.with_suffix("")) for path in here} == set(names)
 
 
 def test_the_command_line_wins_over_an_experiment(settings: Compose) -> None:
