@@ -118,7 +118,8 @@ class TeamPolicy(TensorDictModuleBase):
         """Writes the recurrent states that ``data [N]`` begins with: zero."""
         for i in self.recurrent:
             size: int = self.actors[i].hidden_size  # type: ignore[assignment]
-            zero = torch.zeros(*data.batch_size, size, device=data.device)
+            dtype = next(self.actors[i].parameters()).dtype
+            zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
             data.set((HIDDEN, self.team.names[i]), zero)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
