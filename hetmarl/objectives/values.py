@@ -58,10 +58,10 @@ def advantages(
         after.get(name).expand(value.shape).contiguous() for name in ("done", "terminated")
     )
     reward = after.get("reward").to(value.dtype).expand(value.shape).contiguous()
+    # numbers of Python's would be rounded to float32 in its products with the flags
+    decay = value.new_tensor([gamma, gae_lambda])
     # TorchRL's loop over time; its vectorised form is slower with more than a few environments
-    return generalized_advantage_estimate(
-        gamma, gae_lambda, value, following, reward, done, terminated
-    )
+    return generalized_advantage_estimate(*decay, value, following, reward, done, terminated)
 
 
 def standardise(x: Tensor, alive: Tensor | None, reduce: Reduce = identity) -> Tensor:
