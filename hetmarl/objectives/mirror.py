@@ -189,7 +189,10 @@ class MirrorLoss(LossModule):
         """
         keys, spec = self.tensor_keys, self.spec
         value, following, output = values_and_next(data, self.critic, self.value_norm)
-        advantage, target = advantages(data, value, following, self.gamma, self.gae_lambda)
+        alive = self._alive_values(data.get("next"))
+        advantage, target = advantages(
+            data, value, following, self.gamma, self.gae_lambda, None if alive is None else ~alive
+        )
         data.set(keys.value, output)
         data.set(keys.value_target, target)
         wanted = (keys.advantage, keys.old_parameters, keys.old_log_prob)
