@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, Unbounded
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
 from torchrl.envs import EnvBase
 
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
@@ -189,3 +198,190 @@ class GameEnv(CountingEnv):
             + (narrow - 0.3).square()
             + (w0 + narrow - 0.2).square()
         )
+
+
+class HybridEnv(EnvBase):
+    """Five agents of every kind of action, with masks, deaths, and noise of its own stream.
+
+    ======== ========================== ====================== ===============
+    group    agents                     action                 mask
+    ======== ========================== ====================== ===============
+    arm      arm_0, arm_1               continuous, 2 numbers  none
+    valve    valve                      discrete, 4 choices    4
+    panel    panel_0, panel_1           multi-discrete, 3 × 2  3 + 2
+    ======== ========================== ====================== ===============
+
+    The team's order is not the groups'. Every step each choice of a living agent is illegal with
+    probability one half, at least one per component stays; a dead agent has no legal choice. A
+    living agent's illegal action is an error. Sub-environment i is cut off after
+    ``max_steps + i`` steps, and terminates when nobody lives.
+
+    Args:
+        death_rate: probability per step and agent.
+        one_hot: choices as one-hot vectors instead of indices.
+        state: whether there is a global one.
+    """
+
+    GROUPS: ClassVar = {"arm": 2, "valve": 1, "panel": 2}
+    CHOICES: ClassVar = {"valve": (4,), "panel": (3, 2)}
+    OBSERVATION: ClassVar = {"arm": 3, "valve": 2, "panel": 4}
+    STATE = 6
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 3,
+        seed: int = 0,
+        device: Any = "cpu",
+        max_steps: int = 5,
+        death_rate: float = 0.15,
+        one_hot: bool = False,
+        state: bool = True,
+    ) -> None:
+        super().__init__(device=device, batch_size=[num_envs])
+        self.max_steps, self.death_rate, self.one_hot = max_steps, death_rate, one_hot
+        self.group_map = {
+            "arm": ["arm_0", "arm_1"],
+            "valve": ["valve"],
+            "panel": ["panel_0", "panel_1"],
+        }
+        self.agent_names = ["arm_0", "panel_0", "valve", "arm_1", "panel_1"]
+        size = torch.Size([num_envs])
+        observed, actions = {}, {}
+        for group, n in self.GROUPS.items():
+            entries: dict[str, Any] = {
+                "observation": Unbounded((*size, n, self.OBSERVATION[group])),
+                "alive": Binary(1, (*size, n, 1), dtype=torch.bool),
+            }
+            if group in self.CHOICES:
+                width = sum(self.CHOICES[group])
+                entries["action_mask"] = Binary(width, (*size, n, width), dtype=torch.bool)
+            observed[group] = Composite(entries, shape=(*size, n))
+            actions[group] = Composite(
+                action=self._action_spec(group, (*size, n)), shape=(*size, n)
+            )
+        if state:
+            observed["state"] = Unbounded((*size, self.STATE))
+        self.observation_spec = Composite(observed, shape=size)
+        self.action_spec = Composite(actions, shape=size)
+        self.reward_spec = Unbounded((*size, 1))
+        flags = ("done", "terminated", "truncated")
+        self.done_spec = Composite(
+            {name: Categorical(2, shape=(*size, 1), dtype=torch.bool) for name in flags},
+            shape=size,
+        )
+        self._state = torch.zeros(num_envs, self.STATE)
+        self._steps = torch.zeros(num_envs, 1)
+        self._alive = {g: torch.ones(num_envs, n, 1).bool() for g, n in self.GROUPS.items()}
+        self._masks: dict[str, Tensor] = {}
+        self._limit = max_steps + torch.arange(num_envs)[:, None]
+        self.set_seed(seed)
+
+    def _action_spec(self, group: str, shape: tuple[int, ...]) -> Any:
+        if group == "arm":
+            low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0])
+            return Bounded(low.expand(*shape, 2), high.expand(*shape, 2))
+        choices = self.CHOICES[group]
+        if len(choices) == 1:
+            if self.one_hot:
+                return OneHot(choices[0], shape=(*shape, choices[0]))
+            return Categorical(choices[0], shape=shape)
+        if self.one_hot:
+            return MultiOneHot(list(choices), shape=(*shape, sum(choices)))
+        return MultiCategorical(list(choices), shape=(*shape, len(choices)))
+
+    def _set_seed(self, seed: int | None) -> None:
+        self._random = torch.Generator().manual_seed(seed or 0)
+
+    def _rand(self, *shape: int) -> Tensor:
+        return torch.rand(*shape, generator=self._random)
+
+    def _observe(self, rows: Tensor | None = None) -> dict[str, Any]:
+        """What everybody sees; with new masks in ``rows [N, 1]``, None: everywhere."""
+        values: dict[str, Any] = {}
+        for group, n in self.GROUPS.items():
+            seen = [self._state.roll(i, -1)[:, : self.OBSERVATION[group]] for i in range(n)]
+            values[group] = {"observation": torch.stack(seen, 1), "alive": self._alive[group]}
+            if group in self.CHOICES:
+                parts = []
+                for count in self.CHOICES[group]:
+                    part = self._rand(self.batch_size[0], n, count) < 0.5
+                    part.scatter_(-1, self._rand(*part.shape).argmax(-1, keepdim=True), True)
+                    parts.append(part)
+                mask = torch.cat(parts, -1) & self._alive[group]
+                if rows is not None and group in self._masks:
+                    mask = torch.where(rows[:, None], mask, self._masks[group])
+                self._masks[group] = mask
+                values[group]["action_mask"] = self._masks[group]
+        if "state" in self.observation_spec.keys():
+            values["state"] = self._state
+        return TensorDict(values, self.batch_size).clone().to_dict()
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        rows = torch.ones_like(self._steps, dtype=torch.bool)
+        if tensordict is not None and "_reset" in tensordict.keys():
+            rows = tensordict["_reset"].reshape(rows.shape)
+        self._state = torch.where(rows, 2 * self._rand(*self._state.shape) - 1, self._state)
+        self._steps = torch.where(rows, 0.0, self._steps)
+        self._alive = {g: a | rows[:, None] for g, a in self._alive.items()}
+        never = torch.zeros_like(rows)
+        flags = {"done": never, "terminated": never.clone(), "truncated": never.clone()}
+        return TensorDict(self._observe(rows) | flags, self.batch_size)
+
+    def _effect(self, group: str, action: Tensor) -> Tensor:
+        """One number per agent ``[N, n_g]``; checks that living agents act legally."""
+        if group == "arm":
+            return action.sum(-1)
+        choices = self.CHOICES[group]
+        if self.one_hot:
+            assert action.dtype == torch.bool, action.dtype
+            hot = action
+        else:
+            indices = action.reshape(*action.shape[:2], len(choices)).unbind(-1)
+            pairs = zip(indices, choices, strict=True)
+            hot = torch.cat([torch.nn.functional.one_hot(a, k) for a, k in pairs], -1).bool()
+        assert (hot.sum(-1) == len(choices)).all()
+        illegal = (hot & ~self._masks[group]).any(-1) & self._alive[group].squeeze(-1)
+        assert not illegal.any(), f"an illegal action of {group}"
+        return (hot * torch.linspace(-1, 1, hot.shape[-1])).sum(-1)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        effect = [
+            self._effect(g, tensordict[g, "action"]) * self._alive[g][..., 0] for g in self.GROUPS
+        ]
+        joint = torch.cat(effect, -1)
+        reward = (
+            self._state.sum(-1, keepdim=True)
+            + joint.prod(-1, keepdim=True)
+            - joint.square().mean(-1, keepdim=True)
+        )
+        noise = 2 * self._rand(*self._state.shape) - 1
+        self._state = 0.7 * self._state + 0.3 * noise + 0.1 * joint.mean(-1, keepdim=True)
+        self._steps = self._steps + 1
+        for group, alive in self._alive.items():
+            self._alive[group] = alive & (self._rand(*alive.shape) >= self.death_rate)
+        terminated = ~torch.cat([a[..., 0] for a in self._alive.values()], -1).any(-1, keepdim=True)
+        truncated = (self._steps >= self._limit) & ~terminated
+        return TensorDict(
+            self._observe()
+            | {
+                "reward": reward,
+                "done": terminated | truncated,
+                "terminated": terminated,
+                "truncated": truncated,
+            },
+            self.batch_size,
+        )
+
+    def runtime_state(self) -> dict[str, Any]:
+        values = {"state": self._state, "steps": self._steps}
+        groups = {"alive": self._alive, "masks": self._masks}
+        copies = {k: {g: v.clone() for g, v in d.items()} for k, d in groups.items()}
+        own = {k: v.clone() for k, v in values.items()}
+        return own | copies | {"random": self._random.get_state()}
+
+    def load_runtime_state(self, state: dict[str, Any]) -> None:
+        self._state, self._steps = state["state"].clone(), state["steps"].clone()
+        self._alive = {g: v.clone() for g, v in state["alive"].items()}
+        self._masks = {g: v.clone() for g, v in state["masks"].items()}
+        self._random.set_state(state["random"])

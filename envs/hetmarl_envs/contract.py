@@ -19,9 +19,10 @@ key                                       shape               meaning
 
 Actions stand in the layout of TorchRL's spec: real numbers ``[*B, n_g, A]`` (``Bounded``), one
 choice ``[*B, n_g]`` (``Categorical``) or ``[*B, n_g, K]`` (``OneHot``), several ``[*B, n_g, D]``
-(``MultiCategorical``) or ``[*B, n_g, ΣK_d]`` (``MultiOneHot``). A mask has one entry per choice,
-the components of a multi-discrete action side by side. ``TeamSpec`` reads and writes them all as
-``[*B, D]``, real numbers or the choices' indices, so that nothing else knows of layouts.
+(``MultiCategorical``) or ``[*B, n_g, ΣK_d]`` (``MultiOneHot``); one-hot ones are bool. A mask has
+one entry per choice, the components of a multi-discrete action side by side. ``TeamSpec`` reads and
+writes them all as ``[*B, D]``, real numbers or the choices' indices, so that nothing else knows of
+layouts.
 
 Agents with equal spaces share a *group*; agents with unequal ones are in different groups, so that
 nothing is ever padded. ``("next", ...)`` holds the true final observation of a finished episode.
@@ -85,7 +86,7 @@ class ActionSpace:
     def write(self, action: Tensor) -> Tensor:
         """The inverse of ``read``."""
         if self.one_hot:
-            return self.encode(action)
+            return self.encode(action).bool()  # as TorchRL's specs have it
         return action.squeeze(-1) if self.kind == "discrete" else action
 
     @classmethod

@@ -162,7 +162,9 @@ class OnPolicyEngine:
             whole = [loss.read(data, i) for i in members]
             chunked = any(i in loss.policy.recurrent for i in members)
             batches = [batch.map(lambda x, c=chunked: self._items(x, c)) for batch in whole]
-            reported = self.updates[position](loss, batches, self._changes(members), randomness)
+            reported = {}
+            if self._anybody_alive(whole):  # else optimisers would move them by momentum alone
+                reported = self.updates[position](loss, batches, self._changes(members), randomness)
             with torch.no_grad():
                 changes = [loss.change(i, b) for i, b in zip(members, whole, strict=True)]
                 if self.sequential:
@@ -176,6 +178,14 @@ class OnPolicyEngine:
         return metrics
 
     # ------------------------------------------------------------------ parts
+    def _anybody_alive(self, batches: Sequence[AgentBatch]) -> bool:
+        """Whether any sample, of all processes, is that of a living agent."""
+        alive = [batch.alive for batch in batches if batch.alive is not None]
+        if len(alive) < len(batches):
+            return True
+        count = torch.stack([a.sum() for a in alive]).sum().double()
+        return bool(self.loss.reduce(count) > 0)
+
     def _changes(self, members: Sequence[int]) -> Changes:
         loss = self.loss
 

@@ -75,7 +75,8 @@ class StateValue(nn.Module):
 
     def start(self, data: TensorDictBase) -> None:
         """Writes the recurrent state that ``data [N]`` begins with: zero."""
-        zero = torch.zeros(*data.batch_size, self.body.hidden_size, device=data.device)
+        size, dtype = self.body.hidden_size, self.head.weight.dtype
+        zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
         data.set((HIDDEN, self.KEY), zero)
 
     def remember(self, data: TensorDictBase) -> None:
@@ -131,7 +132,8 @@ class LocalValues(nn.Module):
         """Writes the recurrent states that ``data [N]`` begins with: zero."""
         for i, body in enumerate(self.bodies):
             size: int = body.hidden_size  # type: ignore[assignment]
-            zero = torch.zeros(*data.batch_size, size, device=data.device)
+            dtype = self._weight.dtype
+            zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
             data.set((HIDDEN, self._key(i)), zero)
 
     def remember(self, data: TensorDictBase) -> None:

@@ -102,7 +102,12 @@ class Choices:
     def kl(self, other: ActionDistribution) -> Tensor:
         assert isinstance(other, Choices)
         pairs = zip(self.components, other.components, strict=True)
-        return sum(kl_divergence(mine, theirs) for mine, theirs in pairs).unsqueeze(-1)  # type: ignore[union-attr]
+        return sum(self._divergence(mine, theirs) for mine, theirs in pairs).unsqueeze(-1)  # type: ignore[union-attr]
+
+    @staticmethod
+    def _divergence(mine: Categorical, theirs: Categorical) -> Tensor:
+        """Of logarithms; ``kl_divergence`` is infinite where a probability underflows to zero."""
+        return (mine.probs * (mine.logits - theirs.logits)).sum(-1)
 
 
 def mask_logits(logits: Tensor, action_mask: Tensor | None) -> Tensor:

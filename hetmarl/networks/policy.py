@@ -68,11 +68,18 @@ class TeamPolicy(TensorDictModuleBase):
 
     @property
     def units(self) -> list[list[int]]:
-        """Agents' positions, by set of shared parameters, in team order."""
-        units: dict[int, list[int]] = {}
+        """Agents' positions, by set of shared parameters, in team order.
+
+        Those who have any parameter in common are of one unit, not only those who have all.
+        """
+        units: list[tuple[list[int], set[int]]] = []
         for i, actor in enumerate(self.actors):
-            units.setdefault(id(next(actor.parameters())), []).append(i)
-        return list(units.values())
+            own, members = {id(p) for p in actor.parameters()}, [i]
+            for unit in [unit for unit in units if unit[1] & own]:
+                units.remove(unit)
+                members, own = unit[0] + members, unit[1] | own
+            units.append((members, own))
+        return sorted(sorted(members) for members, _ in units)
 
     def act(self, agent: int, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """One agent's action ``[*B, D_i]`` from its observation ``[*B, *O_i]``, as on a robot.
@@ -118,7 +125,8 @@ class TeamPolicy(TensorDictModuleBase):
         """Writes the recurrent states that ``data [N]`` begins with: zero."""
         for i in self.recurrent:
             size: int = self.actors[i].hidden_size  # type: ignore[assignment]
-            zero = torch.zeros(*data.batch_size, size, device=data.device)
+            dtype = next(self.actors[i].parameters()).dtype
+            zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
             data.set((HIDDEN, self.team.names[i]), zero)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:

@@ -189,7 +189,10 @@ class MirrorLoss(LossModule):
         """
         keys, spec = self.tensor_keys, self.spec
         value, following, output = values_and_next(data, self.critic, self.value_norm)
-        advantage, target = advantages(data, value, following, self.gamma, self.gae_lambda)
+        alive = self._alive_values(data.get("next"))
+        advantage, target = advantages(
+            data, value, following, self.gamma, self.gae_lambda, None if alive is None else ~alive
+        )
         data.set(keys.value, output)
         data.set(keys.value_target, target)
         wanted = (keys.advantage, keys.old_parameters, keys.old_log_prob)
@@ -264,16 +267,22 @@ class MirrorLoss(LossModule):
         return PolicyChange(new, old, log_ratio, batch.advantage, batch.alive)
 
     def joint_change(self, changes: Sequence[PolicyChange]) -> PolicyChange:
-        """Agents that share parameters, as one: the product of their living ratios."""
-        alive = None
-        if changes[0].alive is not None:
-            alive = torch.stack([c.alive for c in changes if c.alive is not None]).any(0)
-        masks = [c.alive for c in changes]
+        """Agents that share parameters, as one: the product of their living ratios.
+
+        Its advantage is the mean of the living ones': each is standardised over its agent's life.
+        """
+        masks, advantage, alive = [c.alive for c in changes], changes[0].advantage, None
+        if any(mask is not None for mask in masks):
+            ones = torch.ones_like(advantage, dtype=torch.bool)
+            living = torch.stack([ones if mask is None else mask for mask in masks])
+            alive = living.any(0)
+            total = (torch.stack([c.advantage for c in changes]) * living).sum(0)
+            advantage = total / living.sum(0).clamp(min=1)
         return PolicyChange(
             Joint([c.new for c in changes], masks),
             Joint([c.old for c in changes], masks),
             torch.stack([c.log_ratio for c in changes]).sum(0),
-            changes[0].advantage,
+            advantage,
             alive,
         )
 

@@ -47,14 +47,14 @@ class ValueNorm(nn.Module):
         total, squares, count = reduce(sums)
         seen = count > 0
         count = count.clamp(min=1e-12)
-        keep = torch.where(seen, self.beta, 1.0)
+        keep = torch.where(seen, torch.full_like(count, self.beta), 1.0)
         self.mean.mul_(keep).add_((1 - keep) * total / count)
         self.square.mul_(keep).add_((1 - keep) * squares / count)
         self.weight.mul_(keep).add_(1 - keep)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Debiased mean and standard deviation ``[num_values]``; 0 and 1 before any update."""
-        weight = self.weight.clamp(min=1e-300)
+        weight = torch.where(self.weight > 0, self.weight, 1.0)
         mean, square = self.mean / weight, self.square / weight
         std = (square - mean.square()).clamp(min=self.FLOOR).sqrt()
         return mean, torch.where(self.weight > 0, std, 1.0)

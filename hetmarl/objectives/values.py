@@ -41,27 +41,36 @@ def values_and_next(data: TensorDictBase, critic: Any, norm: ValueNorm | None = 
 
 
 def advantages(
-    data: TensorDictBase, value: Tensor, following: Tensor, gamma: float, gae_lambda: float
+    data: TensorDictBase,
+    value: Tensor,
+    following: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    died: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimates and value targets, both ``[E, T, V]``.
 
     Only termination cuts the value that a step bootstraps from; truncation bootstraps from the true
-    final observation. Both end the trace (Schulman et al. 2016, arXiv 1506.02438).
+    final observation. Both end the trace (Schulman et al. 2016, arXiv 1506.02438). A value of one
+    agent's own ends with its life: what it sees when dead is nothing that its critic learns from.
 
     Args:
         data: rollout ``[E, T]`` with ``("next", "reward" | "done" | "terminated")``.
         value, following: as of ``values_and_next``.
         gamma, gae_lambda: discount and trace decay per step.
+        died: values whose agent does not live after the step ``[E, T, V]``; None: all do.
     """
     after = data.get("next")
     done, terminated = (
         after.get(name).expand(value.shape).contiguous() for name in ("done", "terminated")
     )
+    if died is not None:
+        done, terminated = done | died, terminated | died
     reward = after.get("reward").to(value.dtype).expand(value.shape).contiguous()
+    # numbers of Python's would be rounded to float32 in its products with the flags
+    decay = value.new_tensor([gamma, gae_lambda])
     # TorchRL's loop over time; its vectorised form is slower with more than a few environments
-    return generalized_advantage_estimate(
-        gamma, gae_lambda, value, following, reward, done, terminated
-    )
+    return generalized_advantage_estimate(*decay, value, following, reward, done, terminated)
 
 
 def standardise(x: Tensor, alive: Tensor | None, reduce: Reduce = identity) -> Tensor:
