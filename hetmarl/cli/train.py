@@ -28,7 +28,7 @@ from hetmarl.cli.run_dir import (
 from hetmarl.cli.trainer import build_trainer, processes, set_intervals
 from hetmarl.conf import Settings, register, resolve
 from hetmarl.conf.settings import to_plain
-from hetmarl.conf.typed import convert
+from hetmarl.typed import convert
 from hetmarl_envs.contract import check_team_env
 from hetmarl_envs.errors import HetmarlError
 
