@@ -173,7 +173,7 @@ class OnPolicyModule(TeamModule):
         updates: list[UnitUpdate] = []
         optimizers = [critic.optimizer]
         for members in loss.policy.units:
-            update, made = self.unit_update(list(loss.policy.actors[members[0]].parameters()))
+            update, made = self.unit_update(loss.policy.parameters_of(members))
             updates.append(update)
             optimizers += made
         self.engine = OnPolicyEngine(
