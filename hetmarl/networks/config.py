@@ -67,9 +67,9 @@ class SePSConfig:
     """How ``network.sharing=seps`` finds out which agents are alike; see ``networks.seps``."""
 
     clusters: int | None = None
-    """Number of sets; null: the fewest that predict nearly as well as one per agent."""
-    tolerance: float = 0.1
-    """How much worse those few may predict, relatively; .02 to .3."""
+    """Number of sets; null: the fewest that predict nearly as well as one set per agent."""
+    tolerance: float = 0.25
+    """How much worse those few may predict, relatively; .1 to .5."""
     frames: int = 10_000
     """Frames of random actions to learn from, 2e3 to 1e5."""
     epochs: int = 20
