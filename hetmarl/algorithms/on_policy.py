@@ -173,7 +173,8 @@ class OnPolicyModule(TeamModule):
         updates: list[UnitUpdate] = []
         optimizers = [critic.optimizer]
         for members in loss.policy.units:
-            update, made = self.unit_update(loss.policy.parameters_of(members))
+            actors = nn.ModuleList(loss.policy.actors[i] for i in members)
+            update, made = self.unit_update(list(actors.parameters()))
             updates.append(update)
             optimizers += made
         self.engine = OnPolicyEngine(

@@ -70,18 +70,18 @@ class TeamPolicy(TensorDictModuleBase):
 
     @property
     def units(self) -> list[list[int]]:
-        """Agents' positions, by set of those that have a parameter in common, in team order."""
-        owned = [{id(p) for p in actor.parameters()} for actor in self.actors]
-        units: list[list[int]] = []
-        for i, own in enumerate(owned):
-            tied = [unit for unit in units if any(own & owned[j] for j in unit)]
-            units = [unit for unit in units if unit not in tied]
-            units.append([*(j for unit in tied for j in unit), i])
-        return sorted(sorted(unit) for unit in units)
+        """Agents' positions, by set of shared parameters, in team order.
 
-    def parameters_of(self, agents: Iterable[int]) -> list[nn.Parameter]:
-        """What these agents' actors consist of, each parameter once."""
-        return list(nn.ModuleList(self.actors[i] for i in agents).parameters())
+        Those who have any parameter in common are of one unit, not only those who have all.
+        """
+        units: list[tuple[list[int], set[int]]] = []
+        for i, actor in enumerate(self.actors):
+            own, members = {id(p) for p in actor.parameters()}, [i]
+            for unit in [unit for unit in units if unit[1] & own]:
+                units.remove(unit)
+                members, own = unit[0] + members, unit[1] | own
+            units.append((members, own))
+        return sorted(sorted(members) for members, _ in units)
 
     def act(self, agent: int, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
         """One agent's action ``[*B, D_i]`` from its observation ``[*B, *O_i]``, as on a robot.
