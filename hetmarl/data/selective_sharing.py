@@ -6,11 +6,10 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase
 
-from hetmarl.data.collector import write_random_actions
 from hetmarl.engines.randomness import stable_seed, stream
 from hetmarl.networks.config import SePSConfig
 from hetmarl.networks.seps import Experience, find_sets
-from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.contract import TeamSpec, write_random_actions
 
 
 def selective_sharing(
