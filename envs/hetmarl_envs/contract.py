@@ -305,14 +305,19 @@ class TeamSpec:
 def write_random_actions(
     data: TensorDictBase, spec: TeamSpec, generator: torch.Generator | None = None
 ) -> TensorDictBase:
-    """Uniform actions within every agent's bounds or legal choices, written to ``data [*B]``."""
+    """Uniform actions within every agent's bounds or legal choices, written to ``data [*B]``.
+
+    Where bounds are infinite: within ±1.
+    """
     actions = []
     for i, agent in enumerate(spec.agents):
         space, observation = agent.action, spec.observation(data, i)
         if space.kind == "continuous":
             low, high = observation.new_tensor(space.low), observation.new_tensor(space.high)
+            finite = (high - low).isfinite()
+            begin, end = torch.where(finite, low, -1.0), torch.where(finite, high, 1.0)
             share = observation.new_empty(*data.batch_size, space.dim).uniform_(generator=generator)
-            actions.append(low + (high - low) * share)
+            actions.append((begin + (end - begin) * share).clamp(low, high))
         else:
             drawn = observation.new_empty(*data.batch_size, space.width, dtype=torch.float32)
             drawn.uniform_(generator=generator)

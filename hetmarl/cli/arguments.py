@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from hetmarl.conf.typed import build, field_names
+from hetmarl.typed import build, field_names
 from hetmarl_envs.errors import ConfigError
 
 T = TypeVar("T")

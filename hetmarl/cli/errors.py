@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hetmarl.conf.settings import known_keys
 from hetmarl.conf.store import FILES
-from hetmarl.conf.typed import unknown_key
+from hetmarl.typed import unknown_key
 from hetmarl_envs.errors import HetmarlError, did_you_mean
 
 EXIT_CODE = 2

@@ -26,9 +26,11 @@ from hetmarl.cli.run_dir import (
     write_config,
 )
 from hetmarl.cli.trainer import build_trainer, processes, set_intervals
-from hetmarl.conf import Settings, register, resolve
+from hetmarl.conf import Settings, TrainConfig, register, resolve
 from hetmarl.conf.settings import to_plain
-from hetmarl.conf.typed import convert
+from hetmarl.data import selective_sharing
+from hetmarl.engines.randomness import stable_seed
+from hetmarl.typed import convert
 from hetmarl_envs.contract import check_team_env
 from hetmarl_envs.errors import HetmarlError
 
@@ -96,6 +98,8 @@ def go_on(
     )
     saved = resolve(read_config(run_dir))
     settings = resolve(continued(saved.to_dict(), composed, overrides), choices)
+    if _wants_sets(settings) and _has_sets(saved):
+        settings.train.network.seps.sets = saved.train.network.seps.sets
     differing = changes(saved.to_dict(), settings.to_dict())
     prepared = _prepare(settings)
     check_writable(run_dir)
@@ -120,8 +124,31 @@ def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
     finally:
         env.close()
     seed_everything(train.seed, verbose=False)
+    if _wants_sets(settings):
+        _find_sets(train, factory)
     module = settings.algorithm.load("module")
     return module(spec, train.algo, train.network, train.seed), factory
+
+
+def _wants_sets(settings: Settings) -> bool:
+    """Whether agents that are alike are to share, and are not known yet."""
+    return getattr(settings.train.network, "sharing", None) == "seps" and not _has_sets(settings)
+
+
+def _has_sets(settings: Settings) -> bool:
+    return getattr(getattr(settings.train.network, "seps", None), "sets", None) is not None
+
+
+def _find_sets(train: TrainConfig, factory: EnvFactory) -> None:
+    """Finds out who is alike and keeps it in the settings: alike in every process."""
+    env = factory(num_envs=train.num_envs, seed=stable_seed(train.seed, "seps") % 2**31)
+    try:
+        sets = selective_sharing(env, train.network.seps, train.seed)
+    finally:
+        env.close()
+    train.network.seps.sets = sets
+    if process_rank() == 0:
+        print(f"Agents that share parameters: {'; '.join(', '.join(names) for names in sets)}")
 
 
 def _fit(

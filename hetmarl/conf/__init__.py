@@ -9,7 +9,7 @@ from hetmarl.conf.schema import (
 )
 from hetmarl.conf.settings import Settings, resolve
 from hetmarl.conf.store import register
-from hetmarl.conf.typed import build
+from hetmarl.typed import build
 
 __all__ = [
     "CheckpointConfig",

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hetmarl.algorithms.registry import AlgorithmEntry, get_algorithm
 from hetmarl.conf.schema import CheckpointConfig, EvalConfig, TaskConfig, TrainConfig, TrainerConfig
-from hetmarl.conf.typed import build, field_names, unknown_key
+from hetmarl.typed import build, field_names, unknown_key
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
 TARGET = "_target_"

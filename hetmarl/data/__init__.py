@@ -6,6 +6,7 @@ from typing import Any
 from hetmarl.data.collector import Episodes, TeamCollector
 from hetmarl.data.evaluation import evaluate
 from hetmarl.data.replay import Replay
+from hetmarl.data.selective_sharing import selective_sharing
 
 __all__ = [
     "Episodes",
@@ -16,6 +17,7 @@ __all__ = [
     "RolloutDataConfig",
     "TeamCollector",
     "evaluate",
+    "selective_sharing",
 ]
 _MODULES = {
     "ReplayData": "replay_data",

@@ -36,8 +36,8 @@ class RolloutDataConfig:
 class RolloutBatch:
     """What one training iteration gets.
 
-    No dataclass: Lightning takes those apart to convert their tensors (``64-true``), and the
-    TensorDict in them, which it takes for a mapping, would lose its batch size.
+    No dataclass: Lightning's double precision would look into it for tensors, and put the rollout
+    together again without its batch axes.
 
     Args:
         frames: collected in this iteration, over all processes.

@@ -9,7 +9,7 @@ from hetmarl.networks.actors import (
     make_actor,
 )
 from hetmarl.networks.body import Body, Memory
-from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig, SePSConfig
 from hetmarl.networks.critics import LocalValues, StateValue, TwinQ
 from hetmarl.networks.distributions import (
     ActionDistribution,
@@ -19,6 +19,7 @@ from hetmarl.networks.distributions import (
 )
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
+from hetmarl.networks.network import Network
 from hetmarl.networks.policy import TeamPolicy
 
 __all__ = [
@@ -32,10 +33,12 @@ __all__ = [
     "Linear",
     "LocalValues",
     "Memory",
+    "Network",
     "NetworkConfig",
     "NoiseLike",
     "OnPolicyNetworkConfig",
     "Sample",
+    "SePSConfig",
     "SquashedGaussianActor",
     "StateValue",
     "TeamPolicy",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hetmarl.networks.body import Body, Memory, output_layer
-from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.body import Memory
+from hetmarl.networks.config import NetworkConfig
 from hetmarl.networks.distributions import (
     ActionDistribution,
     Choices,
@@ -20,6 +20,7 @@ from hetmarl.networks.distributions import (
     mask_logits,
 )
 from hetmarl.networks.mlp import mlp
+from hetmarl.networks.network import Network
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.errors import ConfigError
 
@@ -110,54 +111,26 @@ class SquashedGaussianActor(nn.Module):
         return self.centre + self.half_width * u.tanh()
 
 
-class Shared(NamedTuple):
-    """What an actor has in common with others.
-
-    Args:
-        body: reads observation and ``suffix`` side by side.
-        head: as wide as the widest of them; an actor takes the first of its outputs.
-        std: σ's parameters ``[D]``, as many as the actor with the most action dimensions has.
-        suffix: appended to the observation ``[F]``: zeros up to the longest, then the agent's id.
-    """
-
-    body: Body
-    head: nn.Linear
-    std: nn.Parameter
-    suffix: Tensor
-
-
 class Actor(nn.Module, ABC):
     """An on-policy actor: observation to the parameters of a distribution.
 
     Args:
         agent: its spaces.
-        config: sizes.
-        shared: networks that it shares with others; None: it has its own.
+        net: observation to ``agent.action.width`` outputs; may have parameters in common with those
+            of other agents.
     """
 
     clips = False
     """Whether what is drawn may lie outside of the action bounds."""
-    suffix: Tensor | None
 
-    def __init__(
-        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
-    ) -> None:
+    def __init__(self, agent: AgentSpec, net: Network) -> None:
         super().__init__()
-        self.outputs = agent.action.width
-        self.head: nn.Linear
-        if shared is None:
-            self.body = Body(agent.observation_shape, config, config.actor_last_activation)
-            self.head = output_layer(
-                self.body.out_features, self.outputs, config, config.actor_gain
-            )
-        else:
-            self.body, self.head = shared.body, shared.head
-        self.register_buffer("suffix", None if shared is None else shared.suffix, persistent=False)
+        self.net = net
 
     @property
     def hidden_size(self) -> int:
         """Numbers H of the recurrent state; 0 without one."""
-        return self.body.hidden_size
+        return self.net.hidden_size
 
     def forward(
         self,
@@ -175,12 +148,7 @@ class Actor(nn.Module, ABC):
         Returns:
             ``[*B, P]`` for ``distribution``, and ``[N, H]`` or None.
         """
-        weight = self.head.weight
-        x = observation.to(weight)
-        if self.suffix is not None and self.suffix.numel():
-            x = torch.cat([x, self.suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
-        features, hidden = self.body(x, memory)
-        output = self.head(features).to(weight.dtype)[..., : self.outputs]
+        output, hidden = self.net(observation, memory)
         return self.parametrise(output, action_mask), hidden
 
     @abstractmethod
@@ -213,6 +181,12 @@ class GaussianActor(Actor):
 
     The reference draws in the environment's units; its tasks have bounds of ±1, where that is the
     same.
+
+    Args:
+        agent: its spaces.
+        net: observation to ``D`` outputs.
+        std: w ``[≥ D]``, of which it takes the first D.
+        std_scale: the largest σ, in half widths.
     """
 
     clips = True
@@ -220,21 +194,22 @@ class GaussianActor(Actor):
     half_width: Tensor
 
     def __init__(
-        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
+        self, agent: AgentSpec, net: Network, std: nn.Parameter, std_scale: float = 0.5
     ) -> None:
-        super().__init__(agent, config, shared)
+        super().__init__(agent, net)
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
+        if (high <= low).any():
+            raise ConfigError(
+                f"agent '{agent.name}': expected action bounds with low < high, given "
+                f"low={agent.action.low}, high={agent.action.high}."
+            )
         bounded = (high - low).isfinite()
         self.register_buffer("centre", torch.where(bounded, (high + low) / 2, 0.0))
         self.register_buffer("half_width", torch.where(bounded, (high - low) / 2, 1.0))
-        self.std_scale = config.std_scale
-        if shared is None:
-            self.std = nn.Parameter(torch.full((self.outputs,), float(config.std_init)))
-        else:
-            self.std = shared.std
+        self.std, self.std_scale = std, std_scale
 
     def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:
-        std = self.half_width * self.std_scale * self.std[: self.outputs].sigmoid()
+        std = self.half_width * self.std_scale * self.std[: output.shape[-1]].sigmoid()
         return torch.cat([self.centre + self.half_width * output, std.expand_as(output)], dim=-1)
 
     def distribution(self, parameters: Tensor) -> ActionDistribution:
@@ -244,10 +219,8 @@ class GaussianActor(Actor):
 class ChoiceActor(Actor):
     """Independent choices among the legal ones, one per component of the action."""
 
-    def __init__(
-        self, agent: AgentSpec, config: OnPolicyNetworkConfig, shared: Shared | None = None
-    ) -> None:
-        super().__init__(agent, config, shared)
+    def __init__(self, agent: AgentSpec, net: Network) -> None:
+        super().__init__(agent, net)
         self.choices = agent.action.choices
 
     def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:

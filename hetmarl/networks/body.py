@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hetmarl.networks.config import ACTIVATIONS, OnPolicyNetworkConfig
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.recurrence import Recurrence
+from hetmarl_envs.errors import ContractError
 
 HIDDEN = "hidden"
 """``("hidden", <network>) [*B, H]``: a recurrent network's state before the step."""
@@ -33,14 +34,28 @@ def read_memory(data: TensorDictBase, name: str) -> Memory | None:
     """Where a recurrent network goes on, from ``data [N]`` or the first steps of ``[N, T]``.
 
     None where ``("hidden", name)`` is missing: from zero, as at the start.
+
+    Raises:
+        ContractError: it is missing where no episode begins.
     """
     hidden = data.get((HIDDEN, name), None)
-    if hidden is None:
-        return None
     is_init = data.get("is_init", None)
+    if hidden is None:
+        if is_init is not None and not is_init.all():
+            raise ContractError(
+                f"there is no ('{HIDDEN}', '{name}') in the middle of an episode: what the "
+                "recurrent network remembers was not carried on. Append the transforms InitTracker "
+                "and policy.make_tensordict_primer() to the environment."
+            )
+        return None
     if is_init is None:
         is_init = torch.zeros(*data.batch_size, 1, dtype=torch.bool, device=hidden.device)
     return Memory(hidden if data.batch_dims == 1 else hidden[:, 0], is_init)
+
+
+def start_memory(data: TensorDictBase, name: str, size: int, dtype: torch.dtype) -> None:
+    """Writes the recurrent state that ``data [*B]`` begins with: zero, ``[*B, size]``."""
+    data.set((HIDDEN, name), torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device))
 
 
 class Body(nn.Module):
@@ -53,6 +68,7 @@ class Body(nn.Module):
         shape: of the observation.
         config: sizes.
         last_activation: after the last hidden layer; None: as elsewhere.
+        extra: numbers X that the hidden layers read besides the observation.
     """
 
     def __init__(
@@ -60,15 +76,11 @@ class Body(nn.Module):
         shape: Sequence[int],
         config: OnPolicyNetworkConfig,
         last_activation: str | None = None,
+        extra: int = 0,
     ) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.convolutions = convolutions(self.shape, config) if len(self.shape) == 3 else None
-        inputs = torch.Size(self.shape).numel()
-        if self.convolutions is not None:
-            with torch.no_grad():
-                inputs = self.convolutions(torch.zeros(1, *self.shape)).numel()
-        self.layers = hidden_layers(inputs, config, last_activation)
+        self.encoder, inputs = make_encoder(shape, config)
+        self.layers = hidden_layers(inputs + extra, config, last_activation)
         self.out_features = config.hidden_sizes[-1]
         self.memory: Recurrence | None = None
         if config.memory != "none":
@@ -86,30 +98,59 @@ class Body(nn.Module):
         return 0 if self.memory is None else self.memory.state_size
 
     def forward(
-        self, observation: Tensor, memory: Memory | None = None
+        self, observation: Tensor, memory: Memory | None = None, extra: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Features, and the recurrent state after the last step ``[N, H]`` if there is one.
 
-        A recurrent body without ``memory`` starts from zero.
+        A recurrent body without ``memory`` starts from zero. ``extra [X]`` is the same everywhere.
         """
-        batch = observation.shape[: observation.ndim - len(self.shape)]
-        x = observation
-        if self.convolutions is not None:
-            x = self.convolutions(x.reshape(-1, *self.shape)).reshape(*batch, -1)
-        elif len(self.shape) > 1:
-            x = x.flatten(len(batch))
+        x = self.encoder(observation)
+        if extra is not None and extra.numel():
+            x = torch.cat([x, extra.to(x).expand(*x.shape[:-1], -1)], dim=-1)
         x = self.layers(x)
         if self.memory is None:
             return x, None
+        batch = x.shape[:-1]
         if memory is None:
             hidden = x.new_zeros(batch[0], self.hidden_size)
-            memory = Memory(hidden, torch.zeros(*batch, 1, dtype=torch.bool, device=x.device))
-        step = len(batch) == 1
-        if step:
-            x, memory = x.unsqueeze(1), Memory(memory.hidden, memory.is_init.unsqueeze(1))
-        x, hidden = self.memory(x, memory.hidden, memory.is_init)
-        x = self.norm(x)
-        return (x.squeeze(1) if step else x), hidden
+            memory = Memory(hidden, torch.zeros(*batch, 1, dtype=torch.bool))
+        hidden, is_init = memory.hidden.to(x), memory.is_init.to(x.device)
+        if len(batch) == 1:  # one step
+            x, hidden = self.memory(x.unsqueeze(1), hidden, is_init.unsqueeze(1))
+            return self.norm(x.squeeze(1)), hidden
+        x, hidden = self.memory(x, hidden, is_init)
+        return self.norm(x), hidden
+
+
+class Convolutions(nn.Module):
+    """3×3 convolutions of stride 2: images ``[*B, C, H, W]`` to vectors ``[*B, F]``."""
+
+    def __init__(self, shape: Sequence[int], config: OnPolicyNetworkConfig) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        layers: list[nn.Module] = []
+        channels = shape[0]
+        for size in config.channels:
+            layer = nn.Conv2d(channels, size, kernel_size=3, stride=2, padding=1)
+            if config.orthogonal:
+                make_orthogonal(layer, _gain(config.activation))
+            layers += [layer, ACTIVATIONS[config.activation]()]
+            channels = size
+        self.net = nn.Sequential(*layers)
+        with torch.no_grad():
+            self.out_features = self.net(torch.zeros(1, *shape)).numel()
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = self.net(images.reshape(-1, *self.shape))
+        return seen.reshape(*images.shape[:-3], self.out_features)
+
+
+def make_encoder(shape: Sequence[int], config: OnPolicyNetworkConfig) -> tuple[nn.Module, int]:
+    """What makes a vector of an observation ``[*B, *shape]``, and that vector's length."""
+    if len(shape) != 3:
+        return nn.Flatten(-len(shape)), torch.Size(shape).numel()
+    net = Convolutions(shape, config)
+    return net, net.out_features
 
 
 def hidden_layers(
@@ -149,16 +190,3 @@ def output_layer(inputs: int, outputs: int, config: OnPolicyNetworkConfig, gain:
 def _gain(activation: str) -> float:
     known = ("relu", "tanh", "selu", "leaky_relu")
     return nn.init.calculate_gain(activation) if activation in known else 2**0.5  # type: ignore[arg-type]
-
-
-def convolutions(shape: Sequence[int], config: OnPolicyNetworkConfig) -> nn.Sequential:
-    """3×3 convolutions of stride 2 over images ``[C, H, W]``."""
-    layers: list[nn.Module] = []
-    channels = shape[0]
-    for size in config.channels:
-        layer = nn.Conv2d(channels, size, kernel_size=3, stride=2, padding=1)
-        if config.orthogonal:
-            make_orthogonal(layer, _gain(config.activation))
-        layers += [layer, ACTIVATIONS[config.activation]()]
-        channels = size
-    return nn.Sequential(*layers)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
+from hetmarl.typed import build, convert
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
@@ -21,7 +22,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
 }
 MEMORIES = ("none", "gru", "lstm")
-SHARINGS = ("none", "full")
+SHARINGS = ("none", "full", "seps")
 
 
 @dataclass
@@ -62,6 +63,50 @@ class NetworkConfig:
 
 
 @dataclass
+class SePSConfig:
+    """How ``network.sharing=seps`` finds out which agents are alike; see ``networks.seps``."""
+
+    clusters: int | None = None
+    """Number of sets; null: the fewest that predict nearly as well as one set per agent."""
+    tolerance: float = 0.25
+    """How much worse those few may predict, relatively; .1 to .5."""
+    frames: int = 10_000
+    """Frames of random actions to learn from, 2e3 to 1e5."""
+    epochs: int = 20
+    """Passes over them, 5 to 100."""
+    batch_size: int = 256
+    """Samples per gradient step, 64 to 1024."""
+    learning_rate: float = 3e-3
+    """Adam's, 1e-3 to 1e-2."""
+    latent_size: int = 4
+    """Numbers that describe an agent, 2 to 16."""
+    hidden_sizes: list[int] = field(default_factory=lambda: [64, 64])
+    """Units of the decoder's hidden layers."""
+    kl_coef: float = 1e-3
+    """Weight of the latents' divergence from a standard normal; 1e-4 to 1e-2. It is what draws
+    agents together whose difference predicts nothing."""
+    sets: list[list[str]] | None = None
+    """What was found. Written when a run begins; set it to skip the search."""
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "epochs", "batch_size", "latent_size", "learning_rate", "clusters"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"network.seps.{name}={value}: expected more than 0.")
+        for name in ("tolerance", "kl_coef"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"network.seps.{name}={getattr(self, name)}: expected 0 or more.")
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ConfigError(
+                f"network.seps.hidden_sizes={self.hidden_sizes}: expected sizes of 1 or more."
+            )
+
+
+# Settings of the team, which no single network can have for itself.
+_OF_THE_TEAM = ("agents", "critic", "sharing", "agent_id", "seps")
+
+
+@dataclass
 class OnPolicyNetworkConfig(NetworkConfig):
     """The networks of on-policy learning; defaults are HARL's."""
 
@@ -88,9 +133,12 @@ class OnPolicyNetworkConfig(NetworkConfig):
     channels: list[int] = field(default_factory=lambda: [32, 64])
     """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
     sharing: str | list[list[str]] = "none"
-    """Parameters shared between actors: none, full, or sets such as [[leg_0,leg_1],[body]]."""
+    """Agents with common parameters: none, full, seps, or sets such as [[leg_0,leg_1],[body]]. It
+    holds for actors and for the critics of IPPO and IA2C; other critics are one for all."""
     agent_id: bool = True
-    """Actors that share parameters read which agent they act for, as a one-hot vector."""
+    """Networks that are shared read which agent they work for, as a one-hot vector."""
+    seps: SePSConfig = field(default_factory=SePSConfig)
+    """How sharing=seps finds its sets."""
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of single actors, such as {agent_1: {memory: gru}}."""
     critic: dict[str, Any] = field(default_factory=dict)
@@ -99,8 +147,17 @@ class OnPolicyNetworkConfig(NetworkConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _choice("memory", self.memory, MEMORIES)
+        if isinstance(self.seps, dict):  # out of a checkpoint
+            self.seps = build(SePSConfig, self.seps, "network.seps")
         if isinstance(self.sharing, str):
             _choice("sharing", self.sharing, SHARINGS)
+        elif not all(names and not isinstance(names, str) for names in self.sharing):
+            raise ConfigError(
+                f"network.sharing={self.sharing}: expected {', '.join(SHARINGS)} or a list of sets "
+                "of agents such as [[leg_0,leg_1],[body]]."
+            )
+        else:
+            self.sharing = [list(names) for names in self.sharing]
         for name in ("memory_size", "memory_layers", "std_scale", "actor_gain"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
@@ -112,21 +169,32 @@ class OnPolicyNetworkConfig(NetworkConfig):
 
     def for_agent(self, name: str) -> OnPolicyNetworkConfig:
         """The settings of one actor."""
-        return self._with(self.agents.get(name, {}), f"network.agents.{name}")
+        return self._with(self.agents.get(name, {}), f"network.agents.{name}", ())
 
     def for_critic(self) -> OnPolicyNetworkConfig:
         """The settings of the critic."""
-        return self._with(self.critic, "network.critic")
+        return self._with(self.critic, "network.critic", ("actor_", "std_"))
 
-    def _with(self, own: dict[str, Any], where: str) -> OnPolicyNetworkConfig:
-        known = [f.name for f in fields(self) if f.name not in ("agents", "critic", "sharing")]
+    def _with(
+        self, own: dict[str, Any], where: str, without: tuple[str, ...]
+    ) -> OnPolicyNetworkConfig:
+        """These settings with ``own`` ones, types and ranges checked."""
+        if not own:
+            return self
+        known = [f.name for f in fields(self) if f.name not in _OF_THE_TEAM]
+        known = [name for name in known if not name.startswith(without)]
         for key in own:
             if key not in known:
                 raise UnknownNameError(
                     f"unknown key '{where}.{key}'.{did_you_mean(key, known)} "
                     f"Known: {', '.join(known)}."
                 )
-        return replace(self, **({"agents": {}, "critic": {}} | own)) if own else self
+        hints = get_type_hints(type(self))
+        own = {key: convert(value, hints[key], f"{where}.{key}") for key, value in own.items()}
+        try:
+            return replace(self, **({"agents": {}, "critic": {}} | own))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("network.", f"{where}.", 1)) from error
 
     def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
         """The team's actors, in team order; those that share parameters share a module.

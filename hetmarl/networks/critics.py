@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from hetmarl.networks.body import HIDDEN, Body, convolutions, output_layer, read_memory
+from hetmarl.networks.body import (
+    HIDDEN,
+    Body,
+    make_encoder,
+    output_layer,
+    read_memory,
+    start_memory,
+)
 from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
 from hetmarl.networks.mlp import mlp
+from hetmarl.networks.network import Network, make_networks
+from hetmarl.networks.sharing import sharing_sets
 from hetmarl_envs.contract import TeamSpec
 
 
@@ -41,8 +50,9 @@ class TwinQ(nn.Module):
 class StateValue(nn.Module):
     """V(s): one value of the global state, or of everybody's observations where there is none.
 
-    Reads ``state [*B, S]`` or every ``(group, "observation")``, and with a memory
-    ``("hidden", "critic") [*B, H]`` and ``is_init [*B, 1]``; ``*B`` is then ``N`` or ``N, T``.
+    Reads ``state [*B, S]`` or every ``(group, "observation")``, images through convolutions of
+    their group, and with a memory ``("hidden", "critic") [*B, H]`` and ``is_init [*B, 1]``; ``*B``
+    is then ``N`` or ``N, T``.
     """
 
     KEY = "critic"
@@ -52,22 +62,22 @@ class StateValue(nn.Module):
         config = config.for_critic()
         self.spec = spec
         self.num_values = 1
-        self.images = nn.ModuleDict()
-        inputs = spec.critic_dim
+        self.encoders = nn.ModuleList()
+        """One per group; none where there is a state."""
+        inputs = spec.state_dim or 0
         if spec.state_dim is None:
-            for group, members in spec.groups.items():
+            for members in spec.groups.values():
                 shape = spec.agents[members[0]].observation_shape
-                if len(shape) == 3:
-                    self.images[group] = convolutions(shape, config)
-                    features = self.images[group](torch.zeros(1, *shape)).numel()
-                    inputs += len(members) * (features - torch.Size(shape).numel())
+                encoder, width = make_encoder(shape, config)
+                self.encoders.append(encoder)
+                inputs += len(members) * width
         self.body = Body((inputs,), config)
         self.head = output_layer(self.body.out_features, 1, config, 1.0)
 
     @property
     def recurrent(self) -> bool:
         """Whether it needs ``remember`` while data is collected."""
-        return self.body.memory is not None
+        return self.body.hidden_size > 0
 
     def forward(self, data: TensorDictBase) -> Tensor:
         """Values ``[*B, 1]``."""
@@ -75,9 +85,7 @@ class StateValue(nn.Module):
 
     def start(self, data: TensorDictBase) -> None:
         """Writes the recurrent state that ``data [N]`` begins with: zero."""
-        size, dtype = self.body.hidden_size, self.head.weight.dtype
-        zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
-        data.set((HIDDEN, self.KEY), zero)
+        start_memory(data, self.KEY, self.body.hidden_size, self.head.weight.dtype)
 
     def remember(self, data: TensorDictBase) -> None:
         """Writes the recurrent state after a step, ``("next", "hidden", "critic")``."""
@@ -86,23 +94,21 @@ class StateValue(nn.Module):
 
     def _features(self, data: TensorDictBase) -> tuple[Tensor, Tensor | None]:
         memory = read_memory(data, self.KEY) if self.recurrent else None
-        return self.body(self._input(data).to(self.head.weight), memory)
+        return self.body(self._input(data), memory)
 
     def _input(self, data: TensorDictBase) -> Tensor:
-        if not self.images:
-            return self.spec.critic_input(data)
-        parts, batch = [], data.batch_dims
-        for group in self.spec.groups:
-            seen = data.get((group, "observation")).to(self.head.weight)
-            if group in self.images:
-                flat = self.images[group](seen.flatten(0, batch))
-                seen = flat.reshape(*seen.shape[: batch + 1], -1)
-            parts.append(seen.flatten(batch))
-        return torch.cat(parts, dim=-1)
+        weight = self.head.weight
+        if self.spec.state_dim is not None:
+            return data.get("state").to(weight)
+        seen = (data.get((group, "observation")).to(weight) for group in self.spec.groups)
+        pairs = zip(self.encoders, seen, strict=True)
+        return torch.cat([encode(x).flatten(data.batch_dims) for encode, x in pairs], dim=-1)
 
 
 class LocalValues(nn.Module):
-    """Vⁱ(oⁱ): every agent's own value of its own observation, each with its own network.
+    """Vⁱ(oⁱ): every agent's own value of its own observation.
+
+    Each with its own network, or with one per set of ``network.sharing``.
 
     Reads ``(group, "observation")``, and with memories ``("hidden", "critic_<agent>") [*B, H]``.
     """
@@ -112,43 +118,39 @@ class LocalValues(nn.Module):
         config = config.for_critic()
         self.spec = spec
         self.num_values = spec.num_agents
-        self.bodies = nn.ModuleList(Body(a.observation_shape, config) for a in spec.agents)
-        self.heads = nn.ModuleList(
-            output_layer(body.out_features, 1, config, 1.0)  # type: ignore[arg-type]
-            for body in self.bodies
-        )
+        networks: dict[int, nn.Module] = {}
+        for members in sharing_sets(spec, config):
+            agents = [spec.agents[i] for i in members]
+            made = make_networks(agents, config, [1] * len(agents), gain=1.0)
+            networks |= zip(members, made, strict=True)
+        self.networks = nn.ModuleList(networks[i] for i in range(spec.num_agents))
 
     @property
     def recurrent(self) -> bool:
         """Whether it needs ``remember`` while data is collected."""
-        return self.bodies[0].memory is not None
+        return self._network(0).hidden_size > 0
 
     def forward(self, data: TensorDictBase) -> Tensor:
         """Values ``[*B, n]``, in team order."""
-        values = [self.heads[i](self._features(data, i)[0]) for i in range(self.num_values)]
-        return torch.cat(values, dim=-1).to(self._weight.dtype)
+        return torch.cat([self._run(data, i)[0] for i in range(self.num_values)], dim=-1)
 
     def start(self, data: TensorDictBase) -> None:
         """Writes the recurrent states that ``data [N]`` begins with: zero."""
-        for i, body in enumerate(self.bodies):
-            size: int = body.hidden_size  # type: ignore[assignment]
-            dtype = self._weight.dtype
-            zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
-            data.set((HIDDEN, self._key(i)), zero)
+        for i in range(self.num_values):
+            net = self._network(i)
+            start_memory(data, self._key(i), net.hidden_size, net.dtype)
 
     def remember(self, data: TensorDictBase) -> None:
         """Writes the recurrent states after a step, ``("next", "hidden", "critic_<agent>")``."""
         for i in range(self.num_values):
-            data.set(("next", HIDDEN, self._key(i)), self._features(data, i)[1])
+            data.set(("next", HIDDEN, self._key(i)), self._run(data, i)[1])
 
-    def _features(self, data: TensorDictBase, agent: int) -> tuple[Tensor, Tensor | None]:
+    def _run(self, data: TensorDictBase, agent: int) -> tuple[Tensor, Tensor | None]:
         memory = read_memory(data, self._key(agent)) if self.recurrent else None
-        observation = self.spec.observation(data, agent).to(self._weight)
-        return self.bodies[agent](observation, memory)
+        return self._network(agent)(self.spec.observation(data, agent), memory)
+
+    def _network(self, agent: int) -> Network:
+        return cast(Network, self.networks[agent])
 
     def _key(self, agent: int) -> str:
         return f"critic_{self.spec.names[agent]}"
-
-    @property
-    def _weight(self) -> Any:
-        return self.heads[0].weight

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torchrl.data import Composite, Unbounded
+from torchrl.envs import TensorDictPrimer
 from torchrl.envs.utils import ExplorationType, exploration_type
 
-from hetmarl.networks.body import HIDDEN, Memory, read_memory
+from hetmarl.networks.body import HIDDEN, Memory, read_memory, start_memory
 from hetmarl.networks.config import NetworkConfig
 from hetmarl.networks.distributions import NoiseLike
 from hetmarl_envs.contract import TeamSpec
@@ -104,11 +106,16 @@ class TeamPolicy(TensorDictModuleBase):
         action_mask: Tensor | None = None,
         memory: Memory | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """One agent's action ``[N, D_i]`` before clipping, and its recurrent state ``[N, H]``."""
+        """One agent's action ``[N, D_i]`` before clipping, and its recurrent state ``[N, H]``.
+
+        On the observation's device, wherever the actor stands.
+        """
         random = exploration_type() in (None, ExplorationType.RANDOM)
         noise = self.noise if random else None
         action, hidden = self.actors[agent].act(observation, noise, action_mask, memory)  # type: ignore[operator]
-        return action.to(observation) if action.is_floating_point() else action, hidden
+        device = observation.device
+        dtype = observation.dtype if action.is_floating_point() else action.dtype
+        return action.to(device, dtype), None if hidden is None else hidden.to(device)
 
     def clip(self, agent: int, action: Tensor) -> Tensor:
         """``action [*B, D_i]`` within the agent's bounds."""
@@ -123,11 +130,24 @@ class TeamPolicy(TensorDictModuleBase):
 
     def start(self, data: TensorDictBase) -> None:
         """Writes the recurrent states that ``data [N]`` begins with: zero."""
-        for i in self.recurrent:
-            size: int = self.actors[i].hidden_size  # type: ignore[assignment]
-            dtype = next(self.actors[i].parameters()).dtype
-            zero = torch.zeros(*data.batch_size, size, dtype=dtype, device=data.device)
-            data.set((HIDDEN, self.team.names[i]), zero)
+        for name, size, dtype in self._memories():
+            start_memory(data, name, size, dtype)
+
+    def make_tensordict_primer(self) -> TensorDictPrimer:
+        """For TorchRL's collectors: the transform that adds the recurrent states at every reset.
+
+        They find it by this name and add it, with an ``InitTracker``, where
+        ``auto_register_policy_transforms=True``.
+        """
+        specs = {n: Unbounded((size,), dtype=dtype) for n, size, dtype in self._memories()}
+        return TensorDictPrimer(
+            Composite({HIDDEN: Composite(specs)} if specs else {}), expand_specs=True
+        )
+
+    def _memories(self) -> list[tuple[str, int, torch.dtype]]:
+        """Name, size and dtype of every recurrent state."""
+        recurrent = [(self.team.names[i], self.actors[i]) for i in self.recurrent]
+        return [(n, cast(int, a.hidden_size), next(a.parameters()).dtype) for n, a in recurrent]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         spec = self.team

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from hetmarl.conf.typed import build, unknown_key
+from hetmarl.typed import build, unknown_key
 from hetmarl_envs.errors import ConfigError, UnknownNameError
 
 

@@ -126,7 +126,7 @@ def _one_of(value: Any, hints: tuple[Any, ...], where: str) -> Any:
         except HetmarlError:
             if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
                 raise  # the only member that takes keys: its own message is the better one
-    expected = [_EXPECTED.get(hint, str(hint)) for hint in hints]
+    expected = [_described(hint) for hint in hints]
     raise _wrong(value, " or ".join(expected), where)
 
 
@@ -146,6 +146,20 @@ def _sequence(value: Any, origin: Any, arguments: tuple[Any, ...], where: str) -
         for i, (item, hint) in enumerate(zip(items, inner, strict=True))
     ]
     return origin(converted) if origin in (tuple, set, frozenset) else converted
+
+
+def _described(hint: Any) -> str:
+    if typing.get_origin(hint) is list:
+        return f"a list such as {_example(hint)}"
+    return _EXPECTED.get(hint, str(hint))
+
+
+def _example(hint: Any) -> str:
+    """``[[a,b],[a,b]]`` for ``list[list[str]]``, ``[1,2]`` for ``list[int]``."""
+    (inner,) = typing.get_args(hint)
+    if typing.get_origin(inner) is list:
+        return f"[{_example(inner)},{_example(inner)}]"
+    return "[1,2]" if inner in (int, float) else "[a,b]"
 
 
 def _is_abstract(origin: Any, *names: str) -> bool:
