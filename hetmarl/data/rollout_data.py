@@ -33,9 +33,11 @@ class RolloutDataConfig:
         check_env_device(self.env_device)
 
 
-@dataclass
 class RolloutBatch:
     """What one training iteration gets.
+
+    Neither a dataclass nor a tuple: those Lightning takes apart under ``precision="64-true"``, and
+    the rollout with them. Collected data stays float32, networks compute in their own precision.
 
     Args:
         frames: collected in this iteration, over all processes.
@@ -45,10 +47,11 @@ class RolloutBatch:
         num_iterations: of the whole run, for what is annealed over it.
     """
 
-    frames: int
-    data: TensorDict
-    episodes: Episodes
-    num_iterations: int
+    def __init__(
+        self, frames: int, data: TensorDict, episodes: Episodes, num_iterations: int
+    ) -> None:
+        self.frames, self.data = frames, data
+        self.episodes, self.num_iterations = episodes, num_iterations
 
 
 class RolloutData(TeamData):
