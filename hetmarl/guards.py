@@ -8,6 +8,8 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from hetmarl.networks.body import HIDDEN
+from hetmarl.networks.policy import SAMPLE
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import HetmarlError
 
@@ -55,8 +57,8 @@ def check_finite(quantities: Mapping[str, Tensor], frames: int) -> None:
 def check_finite_data(data: TensorDictBase, spec: TeamSpec, frames: int) -> None:
     """Refuses NaN and infinity in collected data.
 
-    Looks at every agent's observation and action, the state and the rewards, before and after
-    each step.
+    Looks at every agent's observation, action and what it drew before clipping, at recurrent
+    states, the state and the rewards, before and after each step.
 
     Args:
         data: a collected chunk, batch ``[num_envs, T]``.
@@ -66,7 +68,8 @@ def check_finite_data(data: TensorDictBase, spec: TeamSpec, frames: int) -> None
     Raises:
         NonFiniteError: names agent, quantity, frame, and the environment and step it is at.
     """
-    found = {key: value for key in _keys(spec) if (value := data.get(key, None)) is not None}
+    keys = _keys(spec, data)
+    found = {key: value for key in keys if (value := data.get(key, None)) is not None}
     if all_finite(found.values()):
         return
     first: tuple[int, str] | None = None
@@ -88,10 +91,10 @@ def check_finite_data(data: TensorDictBase, spec: TeamSpec, frames: int) -> None
 _ADVICE = "The run stops here; the last checkpoint was written before and is good."
 
 
-def _keys(spec: TeamSpec) -> list[tuple[str, ...]]:
-    keys: list[tuple[str, ...]] = []
+def _keys(spec: TeamSpec, data: TensorDictBase) -> list[tuple[str, ...]]:
+    keys: list[tuple[str, ...]] = [(HIDDEN, name) for name in data.get(HIDDEN, {}).keys()]
     for group in spec.groups:
-        keys += [(group, "observation"), (group, "action")]
+        keys += [(group, "observation"), (group, "action"), (group, SAMPLE)]
     keys += [("state",), ("next", "reward"), ("next", "state")]
     for group in spec.groups:
         keys += [("next", group, "observation"), ("next", group, "reward")]
@@ -111,14 +114,17 @@ def _describe(
     groups = spec.groups
     owner = next((part for part in key if part in groups), None)
     whose, entry = key[-1], place[2:]
-    if owner is not None:
+    if key[0] == HIDDEN:
+        network = _agent(key[1]) if key[1] in spec.names else f"the network '{key[1]}'"
+        whose = f"recurrent state of {network}"
+    elif owner is not None:
         whose = f"{key[-1]} of {_agent(spec.agents[groups[owner][place[2]]].name)}"
         entry = place[3:]
     after = " after the step" if key[0] == "next" and key[-1] != "reward" else ""
     frame = frames + (step + 1) * num_envs
     cause = (
         "The policy put it out: lower the learning rate, or clip gradients (algo.max_grad_norm)."
-        if key[-1] == "action"
+        if key[-1] in ("action", SAMPLE) or key[0] == HIDDEN
         else "The environment put it out: check its physics and its reward at this point."
     )
     return (

@@ -40,7 +40,7 @@ class HATRPO(OnPolicyModule):
     name = "hatrpo"
     config_type = HATRPOConfig
     quantities = (
-        *("loss_actor", "entropy", "kl", "ratio_deviation"),
+        *("loss_actor", "grad_norm", "entropy", "kl", "ratio_deviation"),
         *("surrogate_gain", "distance", "step_fraction"),
     )
 

@@ -36,8 +36,8 @@ class RolloutDataConfig:
 class RolloutBatch:
     """What one training iteration gets.
 
-    No dataclass: Lightning's double precision would look into it for tensors, and put the rollout
-    together again without its batch axes.
+    Neither a dataclass nor a tuple: those Lightning takes apart under ``precision="64-true"``, and
+    the rollout with them. Collected data stays float32, networks compute in their own precision.
 
     Args:
         frames: collected in this iteration, over all processes.

@@ -144,13 +144,14 @@ class OnPolicyEngine:
         """One iteration from a rollout ``[E, T]``.
 
         Returns:
-            Detached scalars: ``loss_critic``, ``grad_norm_critic``, ``value_mean``, and per agent
-            ``<quantity>/<name>`` for kl, ratio_deviation and what its update reports.
+            Detached scalars, in the order in which they came about: ``value_mean``, per agent
+            ``<quantity>/<name>`` for what its update reports, kl and ratio_deviation,
+            ``loss_critic``, ``grad_norm_critic``.
         """
         loss, names = self.loss, self.loss.spec.names
         self._check_length(data)
         loss.prepare(data)
-        metrics: dict[str, Tensor] = {}
+        metrics = {"value_mean": data.get(loss.tensor_keys.value_target).mean()}
         factor = torch.ones_like(data.get(("next", "reward")))
         order = list(range(len(self.units)))
         if self.sequential and not self.fixed_order:
@@ -173,9 +174,7 @@ class OnPolicyEngine:
             for i, change in zip(members, changes, strict=True):
                 own = {"kl": loss.mean_kl([change]), "ratio_deviation": self._deviation(change)}
                 metrics |= {f"{k}/{names[i]}": v for k, v in (reported | own).items()}
-        metrics |= self._update_critic(data, randomness)
-        metrics["value_mean"] = data.get(loss.tensor_keys.value_target).mean()
-        return metrics
+        return metrics | self._update_critic(data, randomness)
 
     # ------------------------------------------------------------------ parts
     def _anybody_alive(self, batches: Sequence[AgentBatch]) -> bool:

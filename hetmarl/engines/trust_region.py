@@ -75,7 +75,9 @@ class TrustRegionStep:
             evaluate: surrogate and mean distance (scalars) of the parameters as they are.
 
         Returns:
-            Scalars: ``surrogate_gain``, ``distance``, ``step_fraction`` (0: none was taken).
+            Scalars: ``surrogate_gain``, ``distance``, ``step_fraction`` (0: none was taken),
+            ``grad_norm`` of g, and ``curvature``, xᵀHx: not finite where a derivative is not, of
+            which no step is taken.
         """
         surrogate, distance = evaluate()
         g = self._flat(torch.autograd.grad(surrogate, self.parameters, retain_graph=True))
@@ -93,9 +95,10 @@ class TrustRegionStep:
         before = self.reduce(surrogate.detach().clone())
         start = nn.utils.parameters_to_vector(self.parameters).detach().clone()
         zero = before.new_zeros(())
-        refused = {"surrogate_gain": zero, "distance": zero, "step_fraction": zero}
+        found = {"surrogate_gain": zero, "distance": zero, "step_fraction": zero}
+        found |= {"grad_norm": g.norm(), "curvature": curvature}
         if not curvature > 0:  # no gradient, or no direction
-            return refused
+            return found
         step = (2 * self.radius / curvature).sqrt() * x
         expected = g @ step
         fraction = 1.0
@@ -107,10 +110,11 @@ class TrustRegionStep:
             enough = gain / (fraction * expected) > self.config.accept_ratio
             if now < self.radius and gain > 0 and enough:
                 taken = before.new_tensor(fraction)
-                return {"surrogate_gain": gain, "distance": now, "step_fraction": taken}
+                found |= {"surrogate_gain": gain, "distance": now, "step_fraction": taken}
+                return found
             fraction *= self.config.decay
         self._put(start)
-        return refused
+        return found
 
     def _flat(self, gradients: Sequence[Tensor]) -> Tensor:
         return self.reduce(torch.cat([g.reshape(-1) for g in gradients]).detach())
@@ -123,6 +127,7 @@ class TrustRegionStep:
                 strict=True,
             ):
                 parameter.copy_(part.view_as(parameter))
+        torch.clear_autocast_cache()  # else autocast goes on with casts of the old weights
 
 
 def conjugate_gradient(

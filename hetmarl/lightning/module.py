@@ -191,7 +191,11 @@ class TeamModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Hands it back when training goes on."""
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+        if self._trainer is None:
+            return
+        # Lightning does it after loading the weights, and would round those of 64-true to 32 bits
+        self.trainer.precision_plugin.convert_module(self)
+        if self.trainer.state.fn != TrainerFn.FITTING:
             return
         self.trainer.datamodule.load_resume_state(checkpoint.get(RESUME_KEY))  # type: ignore[attr-defined]
         # a finished run that is given more frames has not seen its last batch

@@ -18,6 +18,8 @@ _WARNINGS = (
     r".*does not have many workers",  # the loader steps environments, it reads no data set
     r".*Checkpoint directory .* exists and is not empty",  # a resumed run
     r".*isinstance\(treespec, LeafSpec\)",  # Lightning's use of torch, not the user's
+    # every process evaluates the same policy on the same episodes: there is nothing to average
+    r".*It is recommended to use `self.log\('(eval/\w+|step)', ..., sync_dist=True\)`",
     r".*The number of training batches .* is smaller than the logging interval",
 )
 

@@ -50,6 +50,8 @@ class Recurrence(nn.Module):
         Returns:
             Outputs ``[N, T, size]`` and the state after the last step ``[N, H]``.
         """
+        # collected in another precision or on another device
+        hidden, is_init = hidden.to(self.net.weight_ih_l0), is_init.to(x.device)
         first = is_init[:, 0]
         hidden = torch.where(first, torch.zeros_like(hidden), hidden)
         starts = is_init.squeeze(-1).clone()

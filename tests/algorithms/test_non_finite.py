@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 import hetmarl
-from hetmarl.algorithms import HAPPO, HASAC
+from hetmarl.algorithms import HAPPO, HASAC, HATRPO, OnPolicyModule
 from hetmarl.checkpoint import load_plain
-from hetmarl.data import RolloutData, RolloutDataConfig
 from hetmarl.engines import UpdateRandomness
 from hetmarl.guards import NonFiniteError
 from hetmarl.lightning.module import finite_means
 from hetmarl.networks import NetworkConfig
-from hetmarl_envs import TeamSpec
 from tests.algorithms.fitting import fit
 from tests.teams import UNEQUAL, CountingEnv, batch
 
@@ -121,38 +119,98 @@ def test_a_gradient_is_named_before_what_it_spoils() -> None:
     assert places == {0, 1, 2}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_in_an_on_policy_iteration(seed: int) -> None:
-    """The agent whose gradient it was, whether it comes first or last."""
-    turns: list[int] = []
+# ---------------------------------------------------------------------- on-policy
+def spoil_objective(module: OnPolicyModule, spoilt: Callable[[Tensor, Any], Tensor]) -> None:
+    """Passes the loss and surrogate of agent 'narrow' through ``spoilt`` with its distribution."""
+    loss = module.loss
+    change, objective, whose = loss.change, loss.objective, []
 
-    class Spoilt(HAPPO):
+    def remembering(agent: int, given: Any) -> Any:
+        whose[:] = [agent]
+        return change(agent, given)
+
+    def poisoned(changes: Any) -> Any:
+        found = objective(changes)
+        if whose != [1]:
+            return found
+        values = {name: spoilt(getattr(found, name), changes) for name in ("loss", "surrogate")}
+        return found._replace(**values)
+
+    loss.change, loss.objective = remembering, poisoned
+
+
+def nan_objective(module: OnPolicyModule) -> None:
+    spoil_objective(module, lambda value, _: value * float("nan"))
+
+
+def nan_derivative(module: OnPolicyModule) -> None:
+    """Added: 0, whose derivative is NaN."""
+    p = next(module.policy.actors[1].parameters())
+    spoil_objective(module, lambda value, _: value + (p - p.detach()).abs().sqrt().sum())
+
+
+def infinite_value(module: OnPolicyModule) -> None:
+    with torch.no_grad():
+        next(reversed(list(module.critic.parameters()))).fill_(float("inf"))
+
+
+def nan_critic_derivative(module: OnPolicyModule) -> None:
+    value, p = module.loss.value, next(module.critic.parameters())
+    module.loss.value = lambda data: value(data) + (p - p.detach()).abs().sqrt().sum()
+
+
+def nan_weights(module: OnPolicyModule) -> None:
+    """When everything is done and was finite."""
+    update = module.engine.update
+
+    def spoiling(*given: Any) -> dict[str, Tensor]:
+        metrics = update(*given)
+        with torch.no_grad():
+            next(module.policy.actors[1].parameters()).fill_(float("nan"))
+        return metrics
+
+    module.engine.update = spoiling
+
+
+@pytest.mark.parametrize("algorithm", [HAPPO, HATRPO])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (nan_objective, r"NaN in loss_actor of agent 'narrow'"),
+        (nan_derivative, r"NaN in grad_norm of agent 'narrow'"),
+        (infinite_value, r"(NaN|Infinity) in value_mean"),
+        (nan_critic_derivative, r"NaN in grad_norm_critic"),
+        (nan_weights, r"NaN in weights of agent 'narrow'"),
+    ],
+)
+def test_in_on_policy_learning(
+    algorithm: type[OnPolicyModule], spoil: Any, message: str, tmp_path: Path
+) -> None:
+    """Whether the agent comes first in the order or last; one agent's NaN is soon everybody's."""
+
+    class Spoilt(algorithm):  # type: ignore[misc, valid-type]
         def learn(self, batch: Any, randomness: Any) -> dict[str, Tensor]:
-            for agent, update in enumerate(self.engine.updates):
-                update.step = self.poisoned(agent, update.step)
+            if self.iteration == 2:
+                spoil(self)
             return super().learn(batch, randomness)
 
-        def poisoned(self, agent: int, step: Any) -> Any:
-            def spoiling(loss: Tensor) -> Tensor:
-                turns.append(agent)
-                p = step.parameters[0]
-                root = (p - p.detach()).abs().sqrt().sum()  # 0, its derivative NaN
-                return step(loss + root if agent == 1 and turns.count(1) == 5 else loss)
-
-            return spoiling
-
-    module = Spoilt(TeamSpec.from_env(CountingEnv(num_envs=1)), seed=seed)
-    config = RolloutDataConfig(rollout_steps=10)
-    data = RolloutData(
-        CountingEnv, num_envs=2, total_frames=20, config=config, eval_episodes=0, seed=seed
-    )
-    with pytest.raises(NonFiniteError, match=r"NaN in \w+ of agent 'narrow' at frame 0"):
-        Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False).fit(
-            module, datamodule=data
-        )
-    assert sorted(turns) == [0] * 5 + [1] * 5
+    for seed in (0, 1):  # agent 1's turn is the first and the last
+        run_dir = tmp_path / str(seed)
+        match = message + r" at frame 20\..*the last checkpoint was written before"
+        config = {} if algorithm is HATRPO else {"epochs": 1}
+        with pytest.raises(NonFiniteError, match=match):
+            fit(
+                CountingEnv,
+                run_dir,
+                module=Spoilt,
+                config=config | {"critic_epochs": 1},
+                seed=seed,
+                evaluate_every=1,
+            )
+        assert last_checkpoint(run_dir)["global_step"] == 2
 
 
+# ---------------------------------------------------------------------- collected data
 def test_in_an_action(tmp_path: Path) -> None:
     class Lost(HASAC):
         """An agent's weights become NaN between two iterations."""
@@ -163,6 +221,18 @@ def test_in_an_action(tmp_path: Path) -> None:
                     self.policy.actors[1].net[0].weight.fill_(float("nan"))
 
     with pytest.raises(NonFiniteError, match=r"NaN in the action of agent 'narrow' at frame 32"):
+        fit(CountingEnv, tmp_path, module=Lost)
+    assert last_checkpoint(tmp_path)["global_step"] == 2
+
+
+def test_in_a_draw_that_clipping_hides(tmp_path: Path) -> None:
+    class Lost(HAPPO):
+        def on_train_batch_end(self, *_: Any) -> None:
+            if self.iteration == 3:
+                with torch.no_grad():
+                    [*self.policy.actors[1].parameters()][-1].fill_(float("inf"))
+
+    with pytest.raises(NonFiniteError, match=r"Infinity in the sample of agent 'narrow' at frame"):
         fit(CountingEnv, tmp_path, module=Lost)
     assert last_checkpoint(tmp_path)["global_step"] == 2
 

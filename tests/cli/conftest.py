@@ -25,6 +25,19 @@ TINY = [
 ]
 """A whole run in about a second."""
 
+ON_POLICY = [
+    "task=mamujoco/hopper_3x1",
+    "task.max_episode_steps=20",
+    "num_envs=2",
+    "total_frames=80",
+    "data.rollout_steps=10",
+    "network.hidden_sizes=[8]",
+    "eval.interval_frames=40",
+    "eval.episodes=2",
+    "torch_threads=1",
+]
+"""The like for on-policy algorithms: iterations of 20 frames."""
+
 
 class Outcome(NamedTuple):
     """What a command gave back."""

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from .conftest import TINY
+from hetmarl.checkpoint import load_plain
+from tests.resume.runs import difference, metrics
+
+from .conftest import ON_POLICY, TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = [sys.executable, str(ROOT / "recipes" / "train.py")]
@@ -47,3 +50,29 @@ def test_two_processes_share_one_run_dir_in_each_job_of_a_sweep(tmp_path: Path) 
         assert rows[-1].startswith("400")
         assert len(rows) == 2, "one iteration of 200 frames in each process, written once"
     assert os.listdir(tmp_path) == ["runs"]
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_on_policy_runs_of_two_processes_resume_exactly(tmp_path: Path) -> None:
+    """Both algorithms in one sweep: two iterations and two more are four."""
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    settings = [*ON_POLICY, *two, "eval.interval_frames=80", "-m", "algo=happo,hatrpo"]
+    for command in (
+        [*settings, "run_dir=whole_${algo.name}", "total_frames=150"],  # in whole iterations
+        [*settings, "run_dir=part_${algo.name}", "total_frames=80"],
+        ["-m", "resume=part_happo,part_hatrpo", "total_frames=150"],
+    ):
+        done = run([*COMMAND, *command], tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "sync_dist" not in done.stderr
+    for algo in ("happo", "hatrpo"):
+        whole, part = (tmp_path / f"{kind}_{algo}" for kind in ("whole", "part"))
+        rows = metrics(whole)
+        assert [row["frames"] for row in rows] == ["40", "80", "120", "160"]
+        assert [bool(row["eval/return_mean"]) for row in rows] == [False, True, False, True]
+        assert metrics(part) == rows
+        states = [load_plain(path / "checkpoints" / "last.ckpt") for path in (whole, part)]
+        for key in ("state_dict", "optimizer_states", "global_step"):
+            assert difference(states[0][key], states[1][key]) == ""
+        assert int(states[0]["state_dict"]["frames"]) == 160

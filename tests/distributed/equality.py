@@ -1,8 +1,9 @@
-"""HASAC's updates in two processes and in one; a script, so that it can fork.
+"""Every algorithm's updates in two processes and in one; a script, so that it can fork.
 
     python tests/distributed/equality.py <directory>
 
-Leaves a line of JSON per case in ``<directory>/found.jsonl``: greatest differences of weights.
+Leaves a line of JSON per case in ``<directory>/found.jsonl``: greatest differences of weights, and
+what one process sent on its way (see ``Sent``).
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
+from hetmarl.algorithms import get_algorithm
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, stream
 from hetmarl.lightning.strategy import average
 from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
@@ -24,27 +29,49 @@ from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 
 BATCH, ITERATIONS, UPDATES = 24, 2, 3
-SPEC = TeamSpec(
-    (
-        AgentSpec("a", "leg", 0, (3,), ActionSpace("continuous", (-1.0, -2.0), (1.0, 3.0))),
-        AgentSpec("b", "arm", 0, (5,), ActionSpace("continuous", (-1.0,), (1.0,))),
-        AgentSpec("c", "leg", 1, (3,), ActionSpace("continuous", (-1.0, -2.0), (1.0, 3.0))),
-    ),
-    state_dim=4,
-)
+ENVS, STEPS = 3, 8
+LEG = ActionSpace("continuous", (-1.0, -2.0), (1.0, 3.0))
+CONTINUOUS = ActionSpace("continuous", (-1.0,), (1.0,))
+CHOICE = ActionSpace("discrete", choices=(4,))
 
 
-def batch(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict:
+def team(arm: ActionSpace) -> TeamSpec:
+    """Two legs and an arm between them."""
+    agents = (
+        AgentSpec("a", "leg", 0, (3,), LEG),
+        AgentSpec("b", "arm", 0, (5,), arm),
+        AgentSpec("c", "leg", 1, (3,), LEG),
+    )
+    return TeamSpec(agents, state_dim=4)
+
+
+SIZES = {"leg": (2, 3), "arm": (1, 5)}
+"""Members and observations of each group."""
+
+
+class Sent:
+    """``average`` that counts how many tensors of which number of elements were sent."""
+
+    def __init__(self) -> None:
+        self.sizes: Counter[int] = Counter()
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        self.sizes[tensor.numel()] += 1
+        return average(tensor)
+
+
+# ---------------------------------------------------------------------- off-policy
+def replayed(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict:
     """A process's replay batch ``[BATCH]``, float64; with ``deaths`` fewer live in process 1."""
     g = stream("batch", rank, iteration, update)
 
-    def normal(*shape: int) -> torch.Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(BATCH, *shape, generator=g, dtype=torch.float64)
 
     def observed() -> dict[str, Any]:
-        groups = {"leg": {"observation": normal(2, 3)}, "arm": {"observation": normal(1, 5)}}
+        groups = {name: {"observation": normal(*shape)} for name, shape in SIZES.items()}
         if deaths:
-            for name, size in (("leg", 2), ("arm", 1)):
+            for name, (size, _) in SIZES.items():
                 alive = torch.rand(BATCH, size, 1, generator=g) > (0.2 + 0.5 * rank)
                 # nobody of this process lives
                 groups[name]["alive"] = alive & (rank == 0 or update != 1)
@@ -60,11 +87,11 @@ def batch(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict:
     return data
 
 
-def learn(shards: tuple[int, ...], reduce: Reduce, deaths: bool) -> torch.Tensor:
-    """All weights after the updates of the given shards, as one vector."""
+def hasac(shards: tuple[int, ...], reduce: Reduce, deaths: bool) -> Any:
+    """The loss after HASAC's updates of the given shards, and the numbers of its gradients."""
     torch.manual_seed(0)
-    network = NetworkConfig(hidden_sizes=[16, 16])
-    policy, critic = TeamPolicy(SPEC, network), TwinQ(SPEC, network)
+    spec, network = team(CONTINUOUS), NetworkConfig(hidden_sizes=[16, 16])
+    policy, critic = TeamPolicy(spec, network), TwinQ(spec, network)
     loss = HASACLoss(policy, critic, auto_alpha=True, reduce=reduce).double()
 
     def step(parameters: list[torch.nn.Parameter], norm: float | None) -> GradientStep:
@@ -79,43 +106,166 @@ def learn(shards: tuple[int, ...], reduce: Reduce, deaths: bool) -> torch.Tensor
     for iteration in range(ITERATIONS):
         randomness = UpdateRandomness(3, iteration, shards)
         for update in range(UPDATES):
-            parts = [batch(rank, iteration, update, deaths) for rank in shards]
+            parts = [replayed(rank, iteration, update, deaths) for rank in shards]
             engine.update(torch.cat(parts), randomness)  # type: ignore[arg-type]
-    return torch.nn.utils.parameters_to_vector(loss.parameters()).detach()
+    steps = (critic, *policy.actors) * (ITERATIONS * UPDATES)
+    return loss, Counter(numel(module) for module in steps)
 
 
-def process(rank: int, directory: Path, deaths: bool) -> None:
-    """One of two."""
+# ---------------------------------------------------------------------- on-policy
+def rollout(rank: int, iteration: int, spec: TeamSpec, module: Any, deaths: bool) -> TensorDict:
+    """A process's rollout ``[ENVS, STEPS]``, float64, some choices illegal, episodes ending.
+
+    With ``deaths`` legs die, more of them in process 1, and there agent c never lives; the arm has
+    no mask of its own.
+    """
+    g = stream("rollout", rank, iteration)
+    batch = (ENVS, STEPS)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*batch, *shape, generator=g, dtype=torch.float64)
+
+    def observed() -> dict[str, Any]:
+        groups = {name: {"observation": normal(*shape)} for name, shape in SIZES.items()}
+        if deaths:
+            alive = torch.rand(*batch, 2, 1, generator=g) > (0.2 + 0.3 * rank)
+            alive[..., 1, :] &= rank == 0
+            groups["leg"]["alive"] = alive
+        legal = torch.rand(*batch, 1, 4, generator=g) < 0.6
+        legal[..., 0] = True
+        groups["arm"]["action_mask"] = legal
+        return {**groups, "state": normal(4)}
+
+    data = TensorDict(observed(), batch)
+    data["leg", "sample"] = normal(2, 2)
+    data["leg", "action"] = data["leg", "sample"].clamp(-1, 1)
+    scores = torch.rand(*batch, 1, 4, generator=g).masked_fill(~data["arm", "action_mask"], -1)
+    data["arm", "action"] = scores.argmax(-1)
+    following = observed()
+    following["reward"] = normal(1)
+    following["done"] = torch.rand(*batch, 1, generator=g) < 0.2
+    following["terminated"] = following["done"] & (torch.rand(*batch, 1, generator=g) < 0.5)
+    data["next"] = TensorDict(following, batch)
+    data["is_init"] = data["next", "done"].roll(1, dims=1)
+    data["is_init"][:, 0] = True
+    for network in (module.policy, module.critic):
+        if network.recurrent:
+            first = TensorDict({}, [ENVS])
+            network.start(first)
+            for name, zero in first["hidden"].items():
+                for where in (data, data["next"]):
+                    where["hidden", name] = normal(zero.shape[-1])
+    return data
+
+
+def on_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str, Any]) -> Any:
+    """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
+    entry = get_algorithm(name)
+    parts = {"max_grad_norm": 0.5, "critic_epochs": 2, "critic_minibatches": 2, "chunk_length": 4}
+    if name != "hatrpo":
+        parts |= {"epochs": 2, "minibatches": 3}
+    # neither a Trainer nor its processes here
+    kind = type("InProcess", (entry.load("module"),), {"reduce": staticmethod(reduce)})
+    module = kind(
+        team(CHOICE),
+        entry.load("config")(**parts | case.get("config", {})),
+        entry.load("network")(hidden_sizes=[8], memory_size=4, **case.get("network", {})),
+    ).double()
+    module.optimizers_of_team()
+    for iteration in range(ITERATIONS):
+        module.anneal(iteration, ITERATIONS)
+        rollouts = [
+            rollout(rank, iteration, module.spec, module, case["deaths"]) for rank in shards
+        ]
+        module.engine.update(
+            torch.cat(rollouts),
+            UpdateRandomness(3, iteration, shards),
+        )
+    gradients = Counter({numel(module.critic): ITERATIONS * 2 * 2})
+    for unit in module.policy.units:
+        actors = torch.nn.ModuleList(module.policy.actors[i] for i in unit)
+        # how many products HATRPO needs is open
+        gradients[numel(actors)] += 0 if name == "hatrpo" else ITERATIONS * 2 * 3
+    return module.loss, gradients
+
+
+GRU = {"memory": "gru"}
+FULL = {"sharing": "full"}
+CASES: dict[str, dict[str, Any]] = {
+    "hasac": {"deaths": False},
+    "hasac, deaths": {"deaths": True},
+    "happo": {"deaths": True},
+    "happo, nobody dies": {"deaths": False},
+    "happo, shared": {
+        "deaths": True,
+        "network": FULL,
+        "config": {"allow_shared_sequential": True},
+    },
+    "hatrpo": {"deaths": True},
+    "hatrpo, recurrent": {"deaths": True, "network": GRU},
+    "haa2c, recurrent": {"deaths": True, "network": GRU},
+    "hamdpo": {"deaths": True},
+    "mappo, shared": {"deaths": True, "network": GRU | FULL},
+    "ippo": {"deaths": True},
+    "ippo, recurrent": {"deaths": False, "network": GRU},
+    "maa2c, sets": {"deaths": True, "network": {"sharing": [["a", "c"], ["b"]]}},
+    "ia2c, recurrent": {"deaths": True, "network": GRU, "config": {"value_norm": False}},
+}
+
+
+def learn(case: str, shards: tuple[int, ...], reduce: Reduce) -> tuple[Tensor, Counter[int]]:
+    """All weights and statistics after the updates of the given shards, as one vector."""
+    name, settings = case.partition(",")[0], CASES[case]
+    run: Callable[..., Any] = hasac if name == "hasac" else lambda *a: on_policy(name, *a)
+    loss, gradients = run(shards, reduce, settings["deaths"] if name == "hasac" else settings)
+    values = [v.detach().double().flatten() for v in loss.state_dict().values()]
+    return torch.cat(values), gradients
+
+
+def numel(module: torch.nn.Module) -> int:
+    """Numbers of its parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def process(rank: int, directory: Path) -> None:
+    """One of two: every case, one after the other."""
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{directory}/store{deaths}", rank=rank, world_size=2
+        "gloo", init_method=f"file://{directory}/store", rank=rank, world_size=2
     )
-    torch.save(learn((rank,), average, deaths), directory / f"rank{rank}.pt")
+    found = {}
+    for case in CASES:
+        sent = Sent()
+        weights, gradients = learn(case, (rank,), sent)
+        found[case] = (weights, dict(gradients), dict(sent.sizes))
+    torch.save(found, directory / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def main() -> None:
-    """Both cases."""
+    """Both processes, then one."""
     directory = Path(sys.argv[1])
     torch.set_num_threads(1)
-    for deaths in (False, True):
-        children = []
-        for rank in range(2):
-            pid = os.fork()
-            if pid == 0:
-                process(rank, directory, deaths)
-                os._exit(0)
-            children.append(pid)
-        assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
-        two = [torch.load(directory / f"rank{rank}.pt") for rank in range(2)]
-        one = learn((0, 1), identity, deaths)
-        alone = learn((0,), identity, deaths)
-        line = {
-            "deaths": deaths,
-            "between processes": (two[0] - two[1]).abs().max().item(),
-            "to one process": (two[0] - one).abs().max().item(),
-            "to one shard": (alone - one).abs().max().item(),
-        }
-        with (directory / "found.jsonl").open("a") as file:
+    children = []
+    for rank in range(2):
+        pid = os.fork()
+        if pid == 0:
+            process(rank, directory)
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0, 0]
+    first, second = (torch.load(directory / f"rank{rank}.pt") for rank in range(2))
+    with (directory / "found.jsonl").open("w") as file:
+        for case in CASES:
+            two, gradients, sent = first[case]
+            one, alone = (learn(case, shards, identity)[0] for shards in ((0, 1), (0,)))
+            line = {
+                "case": case,
+                "between processes": (two - second[case][0]).abs().max().item(),
+                "to one process": (two - one).abs().max().item(),
+                "to one shard": (alone - one).abs().max().item(),
+                "gradients": gradients,
+                "sent": sent,
+            }
             file.write(json.dumps(line) + "\n")
 
 

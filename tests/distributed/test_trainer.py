@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.distributed.trainer import CASES
 from tests.resume.runs import FRAMES
 
 pytestmark = [pytest.mark.ddp, pytest.mark.slow]
@@ -27,19 +28,20 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, A
     return {line.pop("scenario"): line for line in lines}
 
 
-@pytest.mark.parametrize("family", ["mamujoco", "vmas"])
-def test_processes_agree_and_collect_apart(scenarios: Any, family: str) -> None:
-    found = scenarios[f"{family} whole"]
+@pytest.mark.parametrize("case", CASES)
+def test_processes_agree_and_collect_apart(scenarios: Any, case: str) -> None:
+    found = scenarios[f"{case} whole"]
     assert found["weights"] == ""
-    assert found["replays"] != ""
+    assert found["environments"] != ""
+    assert (found["replays"] != "") == (case in ("mamujoco", "vmas"))
     assert found["processes"] == 2
     # written once, frames of both
     assert found["frames"] == [str(2 * FRAMES * k) for k in range(1, 7)]
 
 
-@pytest.mark.parametrize("family", ["mamujoco", "vmas"])
-def test_killed_and_resumed(scenarios: Any, family: str) -> None:
-    assert scenarios[f"{family} killed"] == {"status": -9, "resumed": [0, 0], "different": ""}
+@pytest.mark.parametrize("case", CASES)
+def test_killed_and_resumed(scenarios: Any, case: str) -> None:
+    assert scenarios[f"{case} killed"] == {"status": -9, "resumed": [0, 0], "different": ""}
 
 
 def test_another_number_of_processes_is_refused(scenarios: Any) -> None:

@@ -23,13 +23,26 @@ from hetmarl.lightning.strategy import make_strategy
 from tests.resume import runs
 from tests.resume.kill import in_child, kill_while_writing
 
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "mamujoco": (runs.MUJOCO, {}),
+    "vmas": (runs.VMAS, {}),
+    "happo": (runs.MUJOCO, {"algo": "happo", "config": {"lr_decay": True}}),
+    # deaths, masks, memories
+    "hatrpo": (runs.GAME, {"algo": "hatrpo", "network": runs.GRU}),
+}
+"""Environment and options of a run."""
+
 
 def train(run_dir: Path, rank: int, env: dict[str, Any], **options: Any) -> None:
     """This process's part of a run, and of its result."""
     warnings.simplefilter("ignore")
     settings = {"iterations": 6, "devices": 2, "strategy": make_strategy("ddp"), **options}
     _, module, data = runs.train(run_dir, env, **settings)
-    state = {"weights": module.state_dict(), "replay": runs.visible(data)}
+    state = {
+        "weights": module.state_dict(),
+        "replay": runs.visible(data),
+        "carrier": data._collector._carrier.to_dict(),
+    }
     torch.save(state, run_dir.with_suffix(f".rank{rank}"))
     if rank == 0:
         torch.save(runs.result(run_dir, data), run_dir.with_suffix(".result"))
@@ -81,27 +94,32 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet_lightning()
     os.fsync = lambda _: None
-    for name, env in (("mamujoco", runs.MUJOCO), ("vmas", runs.VMAS)):
+    for name, (env, options) in CASES.items():
         whole = directory / name
-        assert both(lambda rank, d=whole, e=env: train(d, rank, e)) == [0, 0]  # type: ignore[misc]
+        assert both(lambda rank, d=whole, e=env, o=options: train(d, rank, e, **o)) == [0, 0]  # type: ignore[misc]
         expected = outcome(whole)
         first, second = expected["parts"]
         say(
             f"{name} whole",
             weights=runs.difference(first["weights"], second["weights"]),
             replays=runs.difference(first["replay"], second["replay"]),
+            environments=runs.difference(first["carrier"], second["carrier"]),
             frames=[row["frames"] for row in expected["result"]["metrics"]],
             processes=len(expected["result"]["resume"]["ranks"]),
         )
         run_dir = directory / f"{name}_killed"
 
-        def killed(rank: int, run_dir: Path = run_dir, env: dict[str, Any] = env) -> None:
+        def killed(
+            rank: int, run_dir: Path = run_dir, env: Any = env, options: Any = options
+        ) -> None:
             if rank == 0:
                 kill_while_writing("last", 2, "half")
-            train(run_dir, rank, env)
+            train(run_dir, rank, env, **options)
 
         status = both(killed)
-        resumed = both(lambda rank, d=run_dir, e=env: train(d, rank, e, resume=True))  # type: ignore[misc]
+        resumed = both(
+            lambda rank, d=run_dir, e=env, o=options: train(d, rank, e, resume=True, **o)  # type: ignore[misc]
+        )
         different = runs.difference(expected, outcome(run_dir)) if resumed == [0, 0] else "failed"
         say(f"{name} killed", status=status[0], resumed=resumed, different=different)
 

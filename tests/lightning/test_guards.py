@@ -42,7 +42,9 @@ def chunk() -> TensorDict:
     following["reward"] = torch.randn(*batch, 1)
     data["next"] = following
     data["legs", "action"] = torch.randn(*batch, 2, 2)
+    data["legs", "sample"] = 2 * data["legs", "action"]
     data["heads", "action"] = torch.ones(*batch, 1, dtype=torch.int64)
+    data["hidden"] = {name: torch.randn(*batch, 8) for name in ("head", "critic")}
     return data
 
 
@@ -62,6 +64,9 @@ def test_finite_data_pass(spec: TeamSpec) -> None:
         (("state",), (2, 3, 6), "nan", "NaN in the state at"),
         (("next", "reward"), (2, 3, 0), "nan", "NaN in the reward at"),
         (("next", "legs", "observation"), (2, 3, 1, 2), "inf", "'leg_1' after the step"),
+        (("legs", "sample"), (2, 3, 1, 0), "inf", "Infinity in the sample of agent 'leg_1'"),
+        (("hidden", "head"), (2, 3, 7), "nan", "NaN in the recurrent state of agent 'head' at"),
+        (("hidden", "critic"), (2, 3, 0), "inf", "recurrent state of the network 'critic' at"),
     ],
 )
 def test_agent_quantity_and_frame_are_named(

@@ -1,6 +1,6 @@
 """Kills runs and resumes them; a script, so that it can fork before any thread exists.
 
-    python tests/resume/kill.py <directory> mamujoco|vmas <kills> <checkpoint_every>
+    python tests/resume/kill.py <directory> <case> <kills> <checkpoint_every>
 
 Prints a line of JSON per kill: where it happened, and where the resumed run differs.
 """
@@ -22,12 +22,22 @@ from typing import Any
 import torch
 
 import hetmarl.lightning.exact as exact
-from hetmarl.engines import OffPolicyEngine
+from hetmarl.checkpoint import load_plain
+from hetmarl.engines import GradientStep
 from hetmarl.lightning import quiet_lightning
 from tests.resume import runs
 
 SETTINGS: dict[str, Any] = {"iterations": 7, "evaluate_every": 2}
-GRADIENT_STEPS = 5 * 4  # of the whole run, at least: iterations after the warm-up, .7 of 7 steps
+RECURRENT = {"algo": "happo", "network": runs.GRU, "config": {"lr_decay": True}}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+    # iterations after the warm-up, .7 of 7 updates, of critic, three or four actors, temperatures
+    "mamujoco": (runs.MUJOCO, {}, 5 * 4 * 5),
+    "vmas": (runs.VMAS, {}, 5 * 4 * 6),
+    # iterations, two passes of two minibatches each, of critic and actors
+    "happo mamujoco": (runs.MUJOCO, {"algo": "happo"}, 7 * 4 * 4),
+    "happo vmas": (runs.VMAS, RECURRENT, 7 * 4 * 5),
+}
+"""Environment, options, and the number of gradient steps of the whole run, at least."""
 CHECKPOINTS = 3  # of the whole run, at least
 
 
@@ -63,16 +73,16 @@ def in_child(work: Callable[[], None], kill_after: float | None = None) -> int:
 
 def kill_at_gradient_step(number: int) -> None:
     """Dies in the middle of learning, before the given gradient step."""
-    update, count = OffPolicyEngine.update, 0
+    step, count = GradientStep.__call__, 0
 
-    def counting(self: OffPolicyEngine, *arguments: Any) -> Any:
+    def counting(self: GradientStep, loss: torch.Tensor) -> torch.Tensor:
         nonlocal count
         count += 1
         if count == number:
             die()
-        return update(self, *arguments)
+        return step(self, loss)
 
-    OffPolicyEngine.update = counting  # type: ignore[method-assign]
+    GradientStep.__call__ = counting  # type: ignore[method-assign]
 
 
 def kill_while_writing(file: str, occurrence: int, moment: str) -> None:
@@ -108,13 +118,15 @@ def train(run_dir: Path, env: dict[str, Any], **options: Any) -> None:
     torch.save(runs.result(run_dir, data), run_dir.with_suffix(".result"))
 
 
-def moments(generator: random.Random, kills: int, seconds: float) -> list[tuple[str, Any]]:
+def moments(
+    generator: random.Random, kills: int, seconds: float, gradient_steps: int
+) -> list[tuple[str, Any]]:
     """Where to kill: a description, and what sets it up (seconds: from outside)."""
     found: list[tuple[str, Any]] = []
     for number in range(kills):
         kind = number % 5
         if kind == 0:
-            step = generator.randint(1, GRADIENT_STEPS)
+            step = generator.randint(1, gradient_steps)
             found.append((f"gradient step {step}", (kill_at_gradient_step, step)))
         elif kind == 1:
             after = generator.uniform(0.2, 1.0) * seconds
@@ -131,9 +143,9 @@ def moments(generator: random.Random, kills: int, seconds: float) -> list[tuple[
 
 def main() -> None:
     """Reads the command line; the reference run, then every kill with its resumed run."""
-    directory, family, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    options = {"checkpoint_every": int(sys.argv[4]) or None}
-    env = {"mamujoco": runs.MUJOCO, "vmas": runs.VMAS}[family]
+    directory, kills = Path(sys.argv[1]), int(sys.argv[3])
+    env, options, gradient_steps = CASES[sys.argv[2]]
+    options = options | {"checkpoint_every": int(sys.argv[4]) or None}
     torch.set_num_threads(1)
     quiet_lightning()
     os.fsync = lambda _: None  # against loss of power, which nobody tests here; slow
@@ -142,7 +154,8 @@ def main() -> None:
     seconds = time.perf_counter() - started
     expected = torch.load(directory / "whole.result", weights_only=False)
 
-    for number, (what, how) in enumerate(moments(random.Random(0), kills, seconds)):
+    planned = moments(random.Random(0), kills, seconds, gradient_steps)
+    for number, (what, how) in enumerate(planned):
         run_dir = directory / f"run{number}"
 
         def killed(run_dir: Path = run_dir, how: Any = how) -> None:
@@ -151,7 +164,9 @@ def main() -> None:
             train(run_dir, env, **options)
 
         status = in_child(killed, None if isinstance(how, tuple) else how)
-        resumable = (run_dir / "checkpoints" / "last.ckpt").exists()
+        last = run_dir / "checkpoints" / "last.ckpt"
+        resumable = last.exists()
+        finished = resumable and load_plain(last)["global_step"] == SETTINGS["iterations"]
         if not resumable:  # nothing to go on from: the whole run again, in a new directory
             run_dir = directory / f"again{number}"
         again = in_child(
@@ -160,7 +175,7 @@ def main() -> None:
         different = "the resumed run failed"
         if again == 0:
             result = torch.load(run_dir.with_suffix(".result"), weights_only=False)
-            if result["replay"] is None:  # it was killed when all was done but the cleaning up
+            if finished:  # it was killed when all was done but the cleaning up
                 result |= {key: expected[key] for key in ("replay", "companions")}
             different = runs.difference(expected, result)
         line = {"moment": what, "status": status, "resumed": resumable, "different": different}

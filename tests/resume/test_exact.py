@@ -13,7 +13,16 @@ from lightning.pytorch import Callback, Trainer
 from hetmarl.checkpoint import load_plain
 from hetmarl.lightning import quiet_lightning
 from hetmarl_envs.errors import ConfigError, HetmarlError
-from tests.resume.runs import FRAMES, MUJOCO, VMAS, difference, metrics, result, train
+from tests.resume.runs import (
+    FRAMES,
+    MUJOCO,
+    VMAS,
+    difference,
+    interrupt,
+    metrics,
+    result,
+    train,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -27,22 +36,6 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     run_dir = tmp_path_factory.mktemp("whole")
     _, _, data = train(run_dir, request.param)
     return request.param, run_dir, result(run_dir, data)
-
-
-class StopAfter(Callback):
-    """Ends the run after an iteration as a crash does: by an exception."""
-
-    def __init__(self, iterations: int) -> None:
-        self.iterations = iterations
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self.iterations:
-            raise InterruptedError
-
-
-def interrupt(run_dir: Path, env: dict[str, Any], after: int, **options: Any) -> None:
-    with pytest.raises(InterruptedError):
-        train(run_dir, env, callbacks=(StopAfter(after),), **options)
 
 
 # ---------------------------------------------------------------------- exactness
@@ -239,10 +232,12 @@ def test_changed_replay_is_refused(whole: Any, tmp_path: Path) -> None:
 def test_precisions_train_and_resume(
     env: dict[str, Any], precision: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    _, whole, data = train(tmp_path / "whole", env, iterations=5, precision=precision)
+    """Taken up after two iterations of learning, when weights are no round numbers any more."""
+    settings = {"iterations": 6, "precision": precision}
+    _, whole, data = train(tmp_path / "whole", env, **settings)
     assert {p.dtype for p in whole.parameters()} == {dtype}
-    interrupt(tmp_path / "part", env, 3, iterations=5, precision=precision)
-    _, module, again = train(tmp_path / "part", env, iterations=5, precision=precision, resume=True)
+    interrupt(tmp_path / "part", env, 5, **settings)
+    _, module, again = train(tmp_path / "part", env, resume=True, **settings)
     assert difference(whole.state_dict(), module.state_dict()) == ""
     expected = result(tmp_path / "whole", data)
     assert difference(expected, result(tmp_path / "part", again)) == ""

@@ -6,10 +6,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SCRIPT = Path(__file__).with_name("kill.py")
+
+
+def kill(case: str, kills: int, checkpoint_every: int, directory: Path) -> list[dict[str, Any]]:
+    """What ``kill.py`` found; every resumed run was the whole run."""
+    arguments = [str(directory), case, str(kills), str(checkpoint_every)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == kills
+    assert [line for line in lines if line["different"]] == [], done.stderr
+    return lines
 
 
 @pytest.mark.slow
@@ -18,14 +32,18 @@ SCRIPT = Path(__file__).with_name("kill.py")
 )
 def test_killed_at_twenty_moments(family: str, checkpoint_every: int, tmp_path: Path) -> None:
     """Weights, optimisers, replay, environments, metrics: bit by bit, 12 of 20 while writing."""
-    arguments = [str(tmp_path), family, "20", str(checkpoint_every)]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(lines) == 20
-    assert [line for line in lines if line["different"]] == [], done.stderr
+    lines = kill(family, 20, checkpoint_every, tmp_path)
     # a moment from outside can come too late
     assert sum(line["status"] == -9 for line in lines) >= 16
     assert sum(line["resumed"] for line in lines) >= 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "checkpoint_every"), [("happo mamujoco", 3), ("happo vmas", 0)], ids=["flat", "gru"]
+)
+def test_on_policy_killed_at_five_moments(case: str, checkpoint_every: int, tmp_path: Path) -> None:
+    """What on-policy runs carry besides; the files are written by the same code."""
+    lines = kill(case, 5, checkpoint_every, tmp_path)
+    assert sum(line["status"] == -9 for line in lines) >= 4
+    assert sum(line["resumed"] for line in lines) >= 2
