@@ -58,9 +58,10 @@ def advantages(
         after.get(name).expand(value.shape).contiguous() for name in ("done", "terminated")
     )
     reward = after.get("reward").to(value.dtype).expand(value.shape).contiguous()
-    # TorchRL's loop over time; its vectorised form is slower with more than a few environments
+    # TorchRL's loop over time; its vectorised form is slower with more than a few environments.
+    # A number for gamma it would round to float32, whatever the values are.
     return generalized_advantage_estimate(
-        gamma, gae_lambda, value, following, reward, done, terminated
+        value.new_tensor(gamma), gae_lambda, value, following, reward, done, terminated
     )
 
 
