@@ -18,7 +18,7 @@ from hetmarl.engines.randomness import UpdateRandomness, stream
 from hetmarl.networks.distributions import Choices, NoiseLike
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.drifts import Drift, PolicyChange
-from hetmarl.objectives.mirror import AgentBatch, MirrorLoss
+from hetmarl.objectives.mirror import AgentBatch, MirrorLoss, Objective
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.games.table_env import TableEnv
 from hetmarl_envs.games.tabular import TabularGame
@@ -121,17 +121,29 @@ class EnumeratedLoss(MirrorLoss):
         """Expectation over the samples (scalar)."""
         return torch.stack([(self.weights * value).sum() for value in values]).mean()
 
+    @torch.no_grad()
+    def per_state(self, changes: Sequence[PolicyChange], batches: Sequence[AgentBatch]) -> Tensor:
+        """What each state contributes to E[r·M] − E[D], ``[S]``."""
+        values = [c.ratio * c.advantage - self.drift(c) for c in changes]
+        parts = zip(values, batches, strict=False)  # several that share are one change
+        return sum(b.observation.T @ (self.weights * v) for v, b in parts).squeeze(-1)  # type: ignore[union-attr]
+
 
 class Maximise:
     """Ascends a unit's objective until little is left to gain: the argmax of the theory.
 
     Args:
-        parameters: those of the unit.
+        parameters: the unit's table of logits ``[S, K]``.
         steps: of L-BFGS with line search, which never loses what it had.
+        everywhere: start also near each action, and keep the best per state. The argmax of a drift
+            that is not convex in the policy can be far away.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], steps: int = 20) -> None:
-        self.parameters, self.steps = list(parameters), steps
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], steps: int = 20, everywhere: bool = False
+    ) -> None:
+        (self.logits,) = parameters
+        self.steps, self.everywhere = steps, everywhere
 
     def __call__(
         self,
@@ -140,26 +152,42 @@ class Maximise:
         changes: Changes,
         randomness: UpdateRandomness,
     ) -> dict[str, Tensor]:
-        """Optimises on the whole batch; returns objective and drift at the last evaluation."""
-        seen: dict[str, Tensor] = {}
+        """Optimises on the whole batch; returns objective and drift there."""
+        assert isinstance(loss, EnumeratedLoss)
+        old = self.logits.detach().log_softmax(-1)
+        starts = [old]
+        if self.everywhere:
+            towards = torch.eye(old.shape[1], dtype=old.dtype)
+            starts += [(0.1 * old.exp() + 0.9 * action).log() for action in towards]
+        found, values = [], []
+        for start in starts:
+            self._set(start)
+            self._ascend(lambda: loss.objective(changes(batches)))
+            found.append(self.logits.detach().clone())
+            values.append(loss.per_state(changes(batches), batches))
+        best = torch.stack(values).argmax(0)
+        self._set(torch.stack(found)[best, torch.arange(len(old))])
+        objective = loss.objective(changes(batches))
+        return {"loss_actor": objective.loss.detach(), "drift": objective.drift.detach()}
 
+    def _set(self, logits: Tensor) -> None:
+        with torch.no_grad():
+            self.logits.copy_(logits)
+
+    def _ascend(self, objective: Callable[[], Objective]) -> None:
         def evaluate() -> Tensor:
-            objective = loss.objective(changes(batches))
-            gradients = torch.autograd.grad(objective.loss, self.parameters)
-            for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter.grad = gradient
-            seen.update(loss_actor=objective.loss.detach(), drift=objective.drift.detach())
-            return objective.loss.detach()
+            value = objective().loss
+            (self.logits.grad,) = torch.autograd.grad(value, [self.logits])
+            return value.detach()
 
         torch.optim.LBFGS(
-            self.parameters,
+            [self.logits],
             max_iter=self.steps,
             max_eval=2 * self.steps,
             tolerance_grad=1e-12,
             tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         ).step(evaluate)  # type: ignore[arg-type]
-        return seen
 
 
 class EnumeratedTeam:
