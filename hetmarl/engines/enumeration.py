@@ -231,7 +231,7 @@ class EnumeratedTeam:
         self.engine = OnPolicyEngine(
             self.loss,
             [update(list(actors[unit[0]].parameters())) for unit in policy.units],
-            lambda _: self.loss.solve(),  # type: ignore[arg-type]
+            self._solve,  # type: ignore[arg-type]
             critic_epochs=1,
             sequential=sequential,
             fixed_order=fixed_order,
@@ -259,6 +259,11 @@ class EnumeratedTeam:
         )
         self.iteration += 1
         return metrics
+
+    def _solve(self, loss_critic: Tensor) -> Tensor:
+        """The critic's step, to where its loss is 0; the engine expects the gradient's norm."""
+        self.loss.solve()
+        return torch.zeros_like(loss_critic)
 
 
 def every_sample(game: TabularGame, spec: TeamSpec) -> TensorDict:
