@@ -1,5 +1,6 @@
 """How a team is updated. Callables and tensors only: no Lightning, no Hydra."""
 
+from hetmarl.engines.enumeration import EnumeratedTeam, Maximise, TableActor
 from hetmarl.engines.off_policy import OffPolicyEngine, sequential_update
 from hetmarl.engines.on_policy import (
     GradientEpochs,
@@ -12,10 +13,13 @@ from hetmarl.engines.step import GradientStep
 from hetmarl.engines.trust_region import TrustRegionConfig, TrustRegionStep, conjugate_gradient
 
 __all__ = [
+    "EnumeratedTeam",
     "GradientEpochs",
     "GradientStep",
+    "Maximise",
     "OffPolicyEngine",
     "OnPolicyEngine",
+    "TableActor",
     "TrustRegionConfig",
     "TrustRegionStep",
     "TrustRegionUpdate",

@@ -1,5 +1,6 @@
 """Losses under TorchRL's LossModule contract; drifts and neighbourhoods of mirror learning."""
 
+from hetmarl.objectives.checks import DriftError, check_drift, check_neighbourhood
 from hetmarl.objectives.drifts import (
     ClipDrift,
     Drift,
@@ -19,6 +20,7 @@ __all__ = [
     "AgentBatch",
     "ClipDrift",
     "Drift",
+    "DriftError",
     "HASACLoss",
     "KLBall",
     "KLDrift",
@@ -29,6 +31,8 @@ __all__ = [
     "PolicyChange",
     "Reduce",
     "ValueNorm",
+    "check_drift",
+    "check_neighbourhood",
     "frozen",
     "identity",
     "masked_mean",

@@ -101,7 +101,10 @@ class KLDrift:
 
 
 class Neighbourhood(Protocol):
-    """How far a policy may go: the mean of ``distance`` over living samples, at most ``radius``."""
+    """How far a policy may go: the mean of ``distance`` over living samples, at most ``radius``.
+
+    ``hetmarl.objectives.check_neighbourhood`` verifies what ``distance`` says of itself.
+    """
 
     radius: float
 
