@@ -1,7 +1,8 @@
 """One on-policy iteration written out: loops over agents, epochs and samples, plain numbers.
 
-Of the package only the networks' layers are used. Divergences, ratios, advantages, running
-statistics, clipping and Adam are all written again, sample by sample.
+Of the package only the networks are used: means and deviations, logits without masks, values.
+Divergences, ratios, advantages, running statistics, clipping and Adam are all written again, sample
+by sample.
 """
 
 from __future__ import annotations
@@ -18,15 +19,11 @@ Policy = list[tuple[Any, ...]]
 """Of one sample: ("normal", mean, σ) per dimension, or ("choice", {index: log-probability})."""
 
 
-def policy_at(actor: Any, agent: Any, outputs: Tensor, mask: Sequence[bool] | None) -> Policy:
-    """The policy of one sample from the network's last layer ``[outputs]``."""
+def policy_at(agent: Any, outputs: Tensor, mask: Sequence[bool] | None) -> Policy:
+    """The policy of one sample from means and deviations, or logits of all choices."""
     if agent.action.kind == "continuous":
-        found = []
-        for d, (low, high) in enumerate(zip(agent.action.low, agent.action.high, strict=True)):
-            half = (high - low) / 2
-            std = half * actor.std_scale / (1 + torch.exp(-actor.std[d]))
-            found.append(("normal", (high + low) / 2 + half * outputs[d], std))
-        return found
+        n = agent.action.dim
+        return [("normal", outputs[d], outputs[n + d]) for d in range(n)]
     found, start = [], 0
     for count in agent.action.choices:
         legal = [k for k in range(count) if mask is None or mask[start + k]]
@@ -125,19 +122,10 @@ class Reference:
     def policies(self, i: int, data: Any, rows: Sequence[int]) -> list[Policy]:
         """Agent i's policy at frames ``rows`` of ``data [N]``."""
         actor, agent, chosen = self.actors[i], self.spec.agents[i], data[list(rows)]
-        outputs = actor.head(actor.body(self.spec.observation(chosen, i))[0])
+        outputs = actor(self.spec.observation(chosen, i))[0]  # without any mask
         mask = self.spec.action_mask(chosen, i)
         masks = [None] * len(rows) if mask is None else mask.tolist()
-        return [policy_at(actor, agent, o, m) for o, m in zip(outputs, masks, strict=True)]
-
-    def outputs(self, data: Any) -> Tensor:
-        """What the critic puts out ``[N, V]``."""
-        critic = self.critic
-        if self.count == 1:
-            return critic.head(critic.body(self.spec.critic_input(data))[0])
-        seen = [self.spec.observation(data, i) for i in range(self.count)]
-        parts = zip(critic.heads, critic.bodies, seen, strict=True)
-        return torch.cat([head(body(x)[0]) for head, body, x in parts], -1)
+        return [policy_at(agent, o, m) for o, m in zip(outputs, masks, strict=True)]
 
     def scale(self, v: int) -> tuple[float, float]:
         """Running mean and standard deviation of value v."""
@@ -157,7 +145,7 @@ class Reference:
         envs, steps = data.shape
         flat, after = data.reshape(-1), data["next"].reshape(-1)
         with torch.no_grad():
-            now, then = self.outputs(flat), self.outputs(after)
+            now, then = self.critic(flat), self.critic(after)
         gains, targets = [], []
         for v in range(self.count):
             mean, std = self.scale(v)
@@ -229,7 +217,7 @@ class Reference:
         for _ in range(config.critic_epochs):
             for rows in randomness.minibatches(len(flat), config.critic_minibatches):
                 rows = list(range(len(flat))) if rows is None else rows.tolist()
-                output = self.outputs(flat[rows])
+                output = self.critic(flat[rows])
                 total, number = torch.zeros((), dtype=torch.float64), 0
                 for v in range(count):
                     chosen = [k for k in rows if alive[v][k]]

@@ -143,27 +143,24 @@ def test_recurrent_values_of_steps_and_of_what_follows(
     """Step by step; after an episode's last step its final observation, seen with its memory."""
     module = make(algorithm, network={"memory": kind, "memory_layers": layers})
     critic, acting = module.critic, collector(module)
-    if algorithm is IPPO:
-        nets = list(zip(critic.bodies, critic.heads, strict=True))
-    else:
-        nets = [(critic.body, critic.head)]
-    states = [torch.zeros(3, body.hidden_size).double() for body, _ in nets]
-    never = torch.zeros(3, 1, dtype=torch.bool)
+    keys = ["critic"] if algorithm is MAPPO else [f"critic_{name}" for name in module.spec.names]
+    start = acting._carrier.clone()
+    states = {key: torch.zeros_like(start["hidden", key]) for key in keys}
     for chunk in range(2):
         data = as_real(acting.collect(8, chunk)[0], module)
         assert data["next", "done"][:, :-1].any()
         value, following, _ = values_and_next(data, critic)
         for t in range(8):
-            frame, after = data[:, t], data["next"][:, t]
-            for v, (body, head) in enumerate(nets):
-                states[v] = states[v] * ~frame["is_init"]
-                now, then = frame["state"], after["state"]
-                if algorithm is IPPO:
-                    now, then = (module.spec.observation(x, v) for x in (frame, after))
-                features, states[v] = body(now, Memory(states[v], never))
-                torch.testing.assert_close(value[:, t, v, None], head(features), rtol=0, atol=1e-11)
-                ahead = head(body(then, Memory(states[v], never))[0])
-                torch.testing.assert_close(following[:, t, v, None], ahead, rtol=0, atol=1e-11)
+            frame, after = data[:, t].clone(), data["next"][:, t].clone()
+            for key in keys:
+                frame["hidden", key] = states[key] * ~frame["is_init"]
+            # one step, from the states of this loop alone
+            torch.testing.assert_close(value[:, t], critic(frame), rtol=0, atol=1e-11)
+            critic.remember(frame)
+            states = {key: frame["next", "hidden", key] for key in keys}
+            for key in keys:
+                after["hidden", key] = states[key]
+            torch.testing.assert_close(following[:, t], critic(after), rtol=0, atol=1e-11)
 
 
 # ---------------------------------------------------------------------- the update
