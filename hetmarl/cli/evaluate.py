@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from hetmarl.cli.arguments import one_run, parse
 from hetmarl.cli.errors import clear_errors
 from hetmarl.cli.trained import load_run
@@ -32,7 +34,7 @@ class EvaluateConfig:
     checkpoint: str | None = None
     """best, last or a file; null: the best, or the last if there is none."""
     seed: int = 100_000
-    """Of the episodes' starts; the default is none that training uses by default."""
+    """Of the episodes' starts and of sampled actions; none that training uses by default."""
     deterministic: bool = True
     """Takes the mode of the policy, otherwise a sample."""
 
@@ -54,6 +56,7 @@ def evaluate_run(run_dir: str, config: EvaluateConfig) -> dict[str, Any]:
     """The result as plain values."""
     settings, make_env, policy, file = load_run(run_dir, config.checkpoint)
     env = make_env(num_envs=config.episodes, seed=config.seed)
+    torch.manual_seed(config.seed)  # of sampled actions
     try:
         result = evaluate(policy, env, deterministic=config.deterministic)
     finally:

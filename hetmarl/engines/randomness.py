@@ -66,8 +66,10 @@ class UpdateRandomness:
             return [None]
         if rows < parts:
             raise ConfigError(
-                f"{rows} samples cannot be split into {parts} minibatches: collect longer rollouts "
-                "(data.rollout_steps, num_envs), or set fewer minibatches."
+                f"{rows} samples cannot be split into {parts} minibatches. A sample is a frame, of "
+                "a recurrent network algo.chunk_length steps. Collect longer rollouts "
+                "(data.rollout_steps, num_envs), or set fewer algo.minibatches or "
+                "algo.critic_minibatches."
             )
         order = torch.randperm(rows, generator=self._common)
         return [

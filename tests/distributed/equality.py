@@ -87,8 +87,8 @@ def replayed(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict
     return data
 
 
-def hasac(shards: tuple[int, ...], reduce: Reduce, deaths: bool) -> Any:
-    """The loss after HASAC's updates of the given shards, and the numbers of its gradients."""
+def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str, Any]) -> Any:
+    """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
     torch.manual_seed(0)
     spec, network = team(CONTINUOUS), NetworkConfig(hidden_sizes=[16, 16])
     policy, critic = TeamPolicy(spec, network), TwinQ(spec, network)
@@ -102,11 +102,12 @@ def hasac(shards: tuple[int, ...], reduce: Reduce, deaths: bool) -> Any:
         step(list(critic.parameters()), 0.5),
         [step(list(actor.parameters()), 0.5) for actor in policy.actors],
         step([*loss.log_alpha, loss.log_alpha_joint], None),
+        sequential=name == "hasac",
     )
     for iteration in range(ITERATIONS):
         randomness = UpdateRandomness(3, iteration, shards)
         for update in range(UPDATES):
-            parts = [replayed(rank, iteration, update, deaths) for rank in shards]
+            parts = [replayed(rank, iteration, update, case["deaths"]) for rank in shards]
             engine.update(torch.cat(parts), randomness)  # type: ignore[arg-type]
     steps = (critic, *policy.actors) * (ITERATIONS * UPDATES)
     return loss, Counter(numel(module) for module in steps)
@@ -194,6 +195,7 @@ FULL = {"sharing": "full"}
 CASES: dict[str, dict[str, Any]] = {
     "hasac": {"deaths": False},
     "hasac, deaths": {"deaths": True},
+    "masac, deaths": {"deaths": True},
     "happo": {"deaths": True},
     "happo, nobody dies": {"deaths": False},
     "happo, shared": {
@@ -216,8 +218,8 @@ CASES: dict[str, dict[str, Any]] = {
 def learn(case: str, shards: tuple[int, ...], reduce: Reduce) -> tuple[Tensor, Counter[int]]:
     """All weights and statistics after the updates of the given shards, as one vector."""
     name, settings = case.partition(",")[0], CASES[case]
-    run: Callable[..., Any] = hasac if name == "hasac" else lambda *a: on_policy(name, *a)
-    loss, gradients = run(shards, reduce, settings["deaths"] if name == "hasac" else settings)
+    run: Callable[..., Any] = off_policy if name in ("hasac", "masac") else on_policy
+    loss, gradients = run(name, shards, reduce, settings)
     values = [v.detach().double().flatten() for v in loss.state_dict().values()]
     return torch.cat(values), gradients
 
