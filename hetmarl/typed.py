@@ -60,7 +60,8 @@ def keys(cls: type, where: str) -> list[str]:
     hints, found = typing.get_type_hints(cls), []
     for name in field_names(cls):
         inner, key = hints[name], _join(where, name)
-        found += keys(inner, key) if dataclasses.is_dataclass(inner) else [key]
+        nested = isinstance(inner, type) and dataclasses.is_dataclass(inner)
+        found += keys(inner, key) if nested else [key]
     return found
 
 
