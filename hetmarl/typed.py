@@ -55,6 +55,16 @@ def field_names(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls) if field.init]
 
 
+def keys(cls: type, where: str) -> list[str]:
+    """Fields that can be set as dotted keys; of a field that is a dataclass: that one's."""
+    hints, found = typing.get_type_hints(cls), []
+    for name in field_names(cls):
+        inner, key = hints[name], _join(where, name)
+        nested = isinstance(inner, type) and dataclasses.is_dataclass(inner)
+        found += keys(inner, key) if nested else [key]
+    return found
+
+
 def unknown_key(key: str, known: Iterable[str]) -> UnknownNameError:
     """The error for a key that does not exist, with the key that was probably meant.
 

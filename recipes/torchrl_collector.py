@@ -33,7 +33,7 @@ def train(
         total_frames=total_frames,
         trust_policy=True,  # a plain TensorDict module: nothing to wrap
         track_traj_ids=False,
-        auto_register_policy_transforms=False,  # no recurrent states to initialise
+        auto_register_policy_transforms=False,  # True carries the states of recurrent policies
     )
     losses = []
     for chunk in collector:

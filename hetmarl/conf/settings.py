@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hetmarl.algorithms.registry import AlgorithmEntry, get_algorithm
 from hetmarl.conf.schema import CheckpointConfig, EvalConfig, TaskConfig, TrainConfig, TrainerConfig
-from hetmarl.typed import build, field_names, unknown_key
+from hetmarl.typed import build, field_names, keys, unknown_key
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
 TARGET = "_target_"
@@ -79,7 +79,7 @@ def resolve(config: DictConfig | Mapping[str, Any], choices: Mapping[str, Any] =
         "trainer": (_section(values, "trainer"), TrainerConfig),
     }
     known = [*field_names(TrainConfig)]
-    known += [f"{name}.{key}" for name, (_, cls) in sections.items() for key in field_names(cls)]
+    known += [key for name, (_, cls) in sections.items() for key in keys(cls, name)]
     _check_keys(values, sections, known)
 
     for name, (section, cls) in sections.items():
@@ -106,8 +106,10 @@ def known_keys(algorithm: str | None) -> list[str]:
         sections |= {section: entry.load(part) for section, part in parts.items()}
     except UnknownNameError:
         pass
-    keys = [f"{name}.{key}" for name, cls in sections.items() for key in field_names(cls)]
-    return [*field_names(TrainConfig), *keys]
+    return [
+        *field_names(TrainConfig),
+        *(key for name, cls in sections.items() for key in keys(cls, name)),
+    ]
 
 
 def import_path(path: str, where: str) -> Any:

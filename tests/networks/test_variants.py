@@ -73,6 +73,7 @@ def train(algorithm: Any, env: Any, network: dict[str, Any], **settings: Any) ->
     return module
 
 
+@pytest.mark.filterwarnings("ignore:.*share parameters")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_trains_and_acts_alike_when_loaded(name: str, tmp_path: Path) -> None:
     algorithm, env, network = VARIANTS[name]
