@@ -1,7 +1,7 @@
-"""The matrix products that HASAC cannot do without, written bare.
+"""The matrix products that HASAC and HAPPO cannot do without, written bare.
 
-They are counted from the algorithm (Liu et al. 2024, algorithm 1), not from this implementation:
-no product that a gradient does not need, none twice.
+They are counted from the algorithms (Liu et al. 2024, algorithm 1; Zhong et al. 2024, algorithm 1),
+not from this implementation: no product that a gradient does not need, none twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hetmarl.networks import NetworkConfig
+from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig
 from hetmarl_envs.contract import TeamSpec
 
 Product = tuple[int, int, int]
@@ -64,6 +64,21 @@ def gradient_step(spec: TeamSpec, network: NetworkConfig, batch: int) -> list[Pr
         products += backward(net, batch)
     # everybody but the last once more, from the updated policy
     return products + [product for net in team[:-1] for product in forward(net, batch)]
+
+
+def happo_update(
+    spec: TeamSpec, network: OnPolicyNetworkConfig, frames: int, epochs: int
+) -> list[Product]:
+    """One update of everybody on a rollout: old policies and values, epochs, ratios."""
+    nets = [
+        layers(sum(agent.observation_shape), agent.action.dim, network) for agent in spec.agents
+    ]
+    nets.append(layers(spec.critic_dim, 1, network))
+    products: list[Product] = []
+    for net in nets:
+        # an actor's first epoch starts from the old policy; its ratio is taken from the new one
+        products += epochs * (forward(net, frames) + backward(net, frames)) + forward(net, frames)
+    return products
 
 
 def operations(products: Sequence[Product]) -> int:

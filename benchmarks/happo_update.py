@@ -1,0 +1,147 @@
+"""One HAPPO update against the same matrix products written bare, the loop, and acting.
+
+    python benchmarks/happo_update.py [--task mamujoco/ant_4x2] [--threads 2] [--clock cpu]
+
+Rollouts of 20×200 frames, networks 128×3, 15 epochs of every actor and the critic. Acting: a team's
+policies, one per agent, beside one network with as many parameters that acts for all.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import replace
+
+import torch
+from collection import Alone
+from interleaved import interleaved, parse, table
+from products import bare, happo_update, operations
+
+import hetmarl
+from hetmarl.algorithms import HAPPO, HAPPOConfig
+from hetmarl.data import TeamCollector
+from hetmarl.engines import UpdateRandomness
+from hetmarl.networks import OnPolicyNetworkConfig, TeamPolicy
+from hetmarl_envs.contract import TeamSpec
+
+ENVS, STEPS, EPOCHS = 20, 200, 15
+ACTING = ("mamujoco/halfcheetah_2x3", "mamujoco/halfcheetah_6x1", "mamujoco/humanoid_17x1")
+NETWORK = OnPolicyNetworkConfig(hidden_sizes=[128, 128, 128])
+
+
+def update(given: Namespace) -> None:
+    """Prints the table of an update and of the loop."""
+    steps, epochs, rounds = (10, 1, 1) if given.quick else (STEPS, EPOCHS, given.rounds)
+    envs = [hetmarl.make_env(given.task, num_envs=ENVS, num_threads=given.threads) for _ in "ab"]
+    spec = TeamSpec.from_env(envs[0])
+    team = HAPPO(spec, HAPPOConfig(epochs=epochs, critic_epochs=epochs), NETWORK)
+    team.configure_optimizers()
+    collector = TeamCollector(envs[0], team.policy, seed=0)
+    data, _ = collector.collect(steps, 0)
+    randomness = UpdateRandomness(0, 0)
+    products = happo_update(spec, NETWORK, ENVS * steps, epochs)
+    alone, observations = Alone(envs[1], spec), data[:, 0].clone()
+
+    @torch.no_grad()
+    def act() -> None:
+        team.policy(observations)
+
+    def autocast() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            team.engine.update(data.clone(False), randomness)
+
+    times = interleaved(
+        {
+            "update": lambda: team.engine.update(data.clone(False), randomness),
+            "bfloat16": autocast,
+            "torch": bare(products, "torch"),
+            "onednn": bare(products, "onednn"),
+            "collect": lambda: collector.collect(steps, 0),
+            "env": alone,
+            "acting": act,
+        },
+        rounds=rounds,
+        slice_seconds=0.0 if given.quick else 0.1,
+        clock=given.timer,
+    )
+    spent, frames = times["update"], ENVS * steps
+    loop = spent + times["collect"]
+    gigaflops = operations(products) / 1e9
+    table(
+        f"HAPPO, {given.task}, {ENVS}×{steps} frames, {given.threads} thread(s)",
+        {
+            "update": f"{spent * 1e3:.0f} ms",
+            "update, bfloat16 autocast": f"{times['bfloat16'] * 1e3:.0f} ms, "
+            f"{spent / times['bfloat16']:.2f} times as fast",
+            "bare products, torch.mm": f"{times['torch'] * 1e3:.0f} ms, "
+            f"{gigaflops / times['torch']:.0f} GFLOP/s",
+            "bare products, oneDNN": f"{times['onednn'] * 1e3:.0f} ms, "
+            f"{gigaflops / times['onednn']:.0f} GFLOP/s",
+            "update / torch.mm": f"{spent / times['torch']:.2f}",
+            "update / oneDNN": f"{spent / times['onednn']:.2f}   (goal: at most 1.3)",
+            "whole loop": f"{frames / loop:,.0f} frames/s",
+            "update's share": f"{spent / loop:.1%}",
+            "collecting's share": f"{times['collect'] / loop:.1%}",
+            "of which environment": f"{steps * times['env'] / loop:.1%}",
+            "of which acting": f"{steps * times['acting'] / loop:.1%}",
+        },
+    )
+
+
+def acting(given: Namespace) -> None:
+    """Prints the table of teams beside single networks."""
+    rows = {}
+    for task in ACTING:
+        env = hetmarl.make_env(task, num_envs=ENVS)
+        spec, data = TeamSpec.from_env(env), env.reset()
+        team, (one, seen) = TeamPolicy(spec, NETWORK), single(spec)
+
+        @torch.no_grad()
+        def together(team: TeamPolicy = team, data=data) -> None:  # type: ignore[no-untyped-def]
+            team(data)
+
+        @torch.no_grad()
+        def alone(one: TeamPolicy = one, seen: torch.Tensor = seen) -> None:
+            one.step(0, seen)
+
+        times = interleaved(
+            {"team": together, "one": alone},
+            rounds=1 if given.quick else 11,
+            slice_seconds=0.0 if given.quick else 0.05,
+            clock=given.timer,
+        )
+        rows[f"{spec.num_agents} agents / one network"] = (
+            f"{times['team'] / times['one']:.2f}   ({times['team'] * 1e3:.2f} ms, goal: at most 1.5)"
+        )
+    table(f"Acting, {ENVS} environments, {given.threads} thread(s)", rows)
+
+
+def single(spec: TeamSpec) -> tuple[TeamPolicy, torch.Tensor]:
+    """One actor for the whole team with as many parameters, and observations for it."""
+    wanted = parameters(TeamPolicy(spec, NETWORK))
+    shapes = [sum(agent.observation_shape) for agent in spec.agents]
+    first = spec.agents[0]
+    action = replace(
+        first.action,
+        low=tuple(x for agent in spec.agents for x in agent.action.low),
+        high=tuple(x for agent in spec.agents for x in agent.action.high),
+    )
+    one = replace(spec, agents=(replace(first, observation_shape=(sum(shapes),), action=action),))
+    width = 128
+    while parameters(made := TeamPolicy(one, OnPolicyNetworkConfig([width] * 3))) < wanted:
+        width += 8
+    return made, torch.randn(ENVS, sum(shapes))
+
+
+def parameters(policy: TeamPolicy) -> int:
+    return sum(p.numel() for p in policy.parameters())
+
+
+def main() -> None:
+    """Prints both tables."""
+    given = parse(__doc__, task="mamujoco/halfcheetah_2x3", rounds=7)
+    update(given)
+    acting(given)
+
+
+if __name__ == "__main__":
+    main()
