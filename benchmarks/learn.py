@@ -3,7 +3,7 @@
     python benchmarks/learn.py run foundation        trains; kill it and start it again at any time
     python benchmarks/learn.py status foundation     what is finished, how far the others are
     python benchmarks/learn.py table foundation      the results as a Markdown table
-    python benchmarks/learn.py plot foundation       docs/assets/learn_<task>.png
+    python benchmarks/learn.py plot foundation       docs/assets/<suite>_<task>.png
 
 The suites stand in ``benchmarks/suites.yaml``. A run is ``hetmarl train`` in a process of its own,
 in ``runs/learn/``; a finished one adds a row to ``benchmarks/results/learn.csv`` and its evaluation
@@ -182,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif given.action == "table":
         print(markdown(runs, results))
     elif given.action == "plot":
-        for image in plot(runs, results, given.assets):
+        for image in plot(runs, results, given.assets, given.suite):
             print(image)
     else:
         failed = 0

@@ -62,7 +62,7 @@ def markdown(runs: Sequence[Run], results: Results) -> str:
     return "\n".join(text)
 
 
-def plot(runs: Sequence[Run], results: Results, assets: Path) -> list[Path]:
+def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> list[Path]:
     """One image per task: every seed thin, their mean and its 95 % interval, the random policy."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -102,7 +102,7 @@ def plot(runs: Sequence[Run], results: Results, assets: Path) -> list[Path]:
         axes.grid(alpha=0.3)
         axes.legend()
         assets.mkdir(parents=True, exist_ok=True)
-        image = assets / f"learn_{task.partition('/')[2] or task}.png"
+        image = assets / f"{suite}_{task.partition('/')[2] or task}.png"
         with replaced(image) as temporary:
             figure.savefig(temporary, format="png")
         images.append(image)

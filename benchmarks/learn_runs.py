@@ -33,8 +33,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of files: ``<task>-<label>-seed<seed>``, the task without its family."""
-        return f"{self.task.partition('/')[2] or self.task}-{self.label}-seed{self.seed}"
+        """Of files: ``<task>-<label>-<frames>-seed<seed>``, the task without its family."""
+        task = self.task.partition("/")[2] or self.task
+        return f"{task}-{self.label}-{self.frames}-seed{self.seed}"
 
     @property
     def identity(self) -> dict[str, str]:

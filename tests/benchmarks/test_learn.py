@@ -85,7 +85,7 @@ def test_a_suite_survives_a_killed_run(
         ("2", "502", "50"),
     ]
     curve = np.loadtxt(
-        tmp_path / "results" / "curves" / "game-hasac-seed0.csv", delimiter=",", skiprows=1
+        tmp_path / "results" / "curves" / "game-hasac-500-seed0.csv", delimiter=",", skiprows=1
     )
     assert curve[:, 0].tolist() == [100, 200, 300, 400, 500]
 
@@ -103,7 +103,7 @@ def test_a_run_killed_before_its_row_is_recorded_and_not_repeated(
 def test_a_run_in_other_hands_is_left_alone(
     learn: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with learn.locked(tmp_path / "runs" / "game-hasac-seed0.lock"):
+    with learn.locked(tmp_path / "runs" / "game-hasac-500-seed0.lock"):
         assert learn.main(["run", "small", *arguments]) == 0
     assert "seed0: is being trained by another process" in capsys.readouterr().out
     assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
@@ -118,7 +118,7 @@ def test_table_and_plot(
     # mean 501, standard deviation 1, t = 4.303: ± 2.5
     assert "| family/game | hasac | 500 | 3 | 501 ± 2 | 500, 501, 502 |" in capsys.readouterr().out
     assert learn.main(["plot", "small", *arguments]) == 0
-    assert (tmp_path / "assets" / "learn_game.png").stat().st_size > 1000
+    assert (tmp_path / "assets" / "small_game.png").stat().st_size > 1000
     assert learn.main(["status", "small", *arguments]) == 0
     assert "finished, return 502" in capsys.readouterr().out
 
