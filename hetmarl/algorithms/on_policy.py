@@ -143,7 +143,7 @@ class OnPolicyModule(TeamModule):
     def unit_update(self, parameters: list[nn.Parameter]) -> tuple[UnitUpdate, list[Optimizer]]:
         """How one unit's parameters are optimised, and the optimisers that this makes."""
         config = self.config
-        step = self._step(parameters, config.actor_lr)
+        step = self.gradient_step(parameters, config.actor_lr)
         return GradientEpochs(step, config.epochs, config.minibatches), [step.optimizer]
 
     # ------------------------------------------------------------------ the machinery
@@ -169,7 +169,7 @@ class OnPolicyModule(TeamModule):
         """The critic's, then the units'."""
         config, loss = self.config, self.loss
         loss.reduce = self.reduce
-        critic = self._step(list(loss.critic.parameters()), config.critic_lr)
+        critic = self.gradient_step(list(loss.critic.parameters()), config.critic_lr)
         updates: list[UnitUpdate] = []
         optimizers = [critic.optimizer]
         for members in loss.policy.units:
@@ -204,7 +204,8 @@ class OnPolicyModule(TeamModule):
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"] = rate * max(0.0, 1 - iteration / num_iterations)
 
-    def _step(self, parameters: list[nn.Parameter], lr: float) -> GradientStep:
+    def gradient_step(self, parameters: list[nn.Parameter], lr: float) -> GradientStep:
+        """Adam on these parameters, with gradients averaged over processes and clipped."""
         optimizer = adam(lr, epsilon=1e-5)(parameters)
         return GradientStep(parameters, optimizer, self.reduce, self.config.max_grad_norm)
 

@@ -32,7 +32,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(RECIPES))
     files = {
         "task/meeting.yaml": "_target_: custom_env.make\nname: meeting/plane\nmax_steps: 10\n",
-        "algo/drifting.yaml": "_target_: custom_algorithm.ENTRY\ndrift: 0.25\n",
+        "algo/drifting.yaml": "_target_: maximum_entropy_drift.ENTRY\ndrift: 0.25\n",
+        "algo/tsallis.yaml": "_target_: custom_algorithm.ENTRY\nweight: 0.1\n",
         "algo/hasac_far.yaml": "defaults: [hasac]\nalgo:\n  gamma: 0.999\n",
         "network/wide.yaml": "defaults: [mlp]\nhidden_sizes: [12, 12]\n",
         "experiment/small.yaml": "# @package _global_\ndefaults:\n  - override /network: wide\n"
@@ -52,7 +53,7 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
     assert code == 0, err
     config = OmegaConf.load("a/config.yaml")
     assert config.task == {"_target_": "custom_env.make", "name": "meeting/plane", "max_steps": 8}
-    assert (config.algo._target_, config.algo.drift) == ("custom_algorithm.ENTRY", 0.25)
+    assert (config.algo._target_, config.algo.drift) == ("maximum_entropy_drift.ENTRY", 0.25)
     assert (config.seed, config.network.hidden_sizes) == (5, [8])
 
     code, out, err = hetmarl("evaluate", "a", "episodes=2")
@@ -72,9 +73,12 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
         (["algo=drfting"], "Did you mean 'drifting'?"),
         (["task=meetin"], "Did you mean 'meeting'?"),
         (["+experiment=smal"], "Did you mean 'small'?"),
-        (["algo=drifting", "algo._target_=custom_algorithm.ENTY"], "Did you mean 'ENTRY'?"),
+        (["algo=drifting", "algo._target_=maximum_entropy_drift.ENTY"], "Did you mean 'ENTRY'?"),
         (["algo=drifting", "algo._target_=no_module.ENTRY"], "No module named 'no_module'"),
-        (["algo=drifting", "algo._target_=custom_algorithm.HASAC"], "expected a hetmarl.algor"),
+        (
+            ["algo=drifting", "algo._target_=maximum_entropy_drift.HASAC"],
+            "expected a hetmarl.algor",
+        ),
         (["algo=drifting", "algo._target_=ENTRY"], "expected 'package.module.name'"),
     ],
 )
@@ -97,13 +101,28 @@ def test_an_overlay_of_ours_keeps_its_data(hetmarl: Command, own: Path) -> None:
     assert config.network.activation == "relu"
 
 
+def test_an_on_policy_algorithm_gets_rollouts(hetmarl: Command, own: Path) -> None:
+    given = ["--config-dir=my_conf", "algo=tsallis", "algo.order=1.5", "task=games/mixed"]
+    small = ["num_envs=4", "data.rollout_steps=4", "total_frames=32", "network.hidden_sizes=[8]"]
+    few = ["eval.interval_frames=32", "eval.episodes=2", "torch_threads=1", "run_dir=c"]
+    code, _, err = hetmarl("train", *given, *small, *few)
+    assert code == 0, err
+    config = OmegaConf.load("c/config.yaml")
+    assert (config.algo.weight, config.algo.order) == (0.1, 1.5)
+    header = Path("c/metrics.csv").read_text().splitlines()[0]
+    assert "train/drift/agent_0" in header.split(",")
+
+
 def test_registered_parts_are_options(hetmarl: Command, own: Path) -> None:
-    import custom_algorithm
     import custom_env
+    import maximum_entropy_drift
 
     environments.register_family(custom_env.FAMILY)
-    algorithms.register_algorithm(custom_algorithm.ENTRY, replace=True)
-    task, algo = environments.list_tasks(custom_env.FAMILY.name)[0], custom_algorithm.ENTRY.name
+    algorithms.register_algorithm(maximum_entropy_drift.ENTRY, replace=True)
+    task, algo = (
+        environments.list_tasks(custom_env.FAMILY.name)[0],
+        maximum_entropy_drift.ENTRY.name,
+    )
     code, out, err = hetmarl("train", f"task={task}", f"algo={algo}", "--cfg", "job")
     assert code == 0, err
     config = OmegaConf.create(out)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
+from hetmarl.data import TeamCollector
+from hetmarl.engines import UpdateRandomness
+from hetmarl.objectives import DriftError, check_drift, check_neighbourhood
 from hetmarl_envs import TeamSpec, check_team_env, make_env
+from hetmarl_envs.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -29,8 +35,10 @@ def load(name: str) -> ModuleType:
 
 
 def test_every_recipe_says_how_to_run_it() -> None:
-    for path in RECIPES.glob("*_*.py"):
-        assert f"python recipes/{path.name}" in path.read_text(encoding="utf-8"), path.name
+    for path in RECIPES.rglob("*_*.py"):
+        assert f"python recipes/{path.relative_to(RECIPES)}" in path.read_text(encoding="utf-8"), (
+            path.name
+        )
 
 
 def test_embedding_imports_neither_lightning_nor_hydra(tmp_path: Path) -> None:
@@ -92,6 +100,62 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
 
 def test_custom_algorithm_learns_under_its_name(tmp_path: Path) -> None:
     recipe = load("custom_algorithm")
+    module = recipe.train(3_840)
+    assert module.hparams["algorithm"] == "hatsallis"
+    assert int(module.frames) == 3_840
+    assert module.trainer.callback_metrics["eval/return_mean"] > 0.8
+    module.trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    loaded = recipe.HATsallis.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert loaded.config == module.config
+
+
+@pytest.mark.parametrize("settings", [{"order": 1.0}, {"weight": 0.0}, {"epochs": 0}])
+def test_custom_algorithm_checks_its_ranges(settings: dict[str, float]) -> None:
+    recipe = load("custom_algorithm")
+    check_drift(recipe.TsallisDrift(order=1.5, weight=0.1), trials=3)
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        recipe.TsallisConfig(**settings)
+
+
+def test_a_new_member_takes_few_lines() -> None:
+    """Config, drift, class and entry: what a member is, without imports and the training."""
+    text = (RECIPES / "custom_algorithm.py").read_text(encoding="utf-8")
+    member = text[text.index("@dataclass") : text.index("def train")]
+    lines = [line for line in member.splitlines() if line.strip() and '"""' not in line]
+    assert len(lines) < 40
+
+
+PAGE = RECIPES.parent / "docs" / "howto" / "custom_algorithm.md"
+
+
+def test_the_code_of_the_page_runs() -> None:
+    """Every block but the recipe itself, in order."""
+    names: dict[str, Any] = vars(load("custom_algorithm")).copy()
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    checking, enumerated, *members = (block for block in blocks if "--8<--" not in block)
+    with pytest.raises(DriftError) as caught:
+        exec(checking, names)
+    stated = checking.replace("\n# ", " ").split("DriftError: ")[1]
+    for part in stated.strip().split("…"):
+        assert part.strip(", ]") in str(caught.value)
+    exec(enumerated.replace("range(20)", "range(3)"), names)
+    assert names["team"].expected_return > 0
+    for block in members:
+        exec(block, names)
+    check_neighbourhood(names["ReverseBall"](0.01), trials=2)
+    env = make_env("games/mixed", num_envs=32)
+    spec = TeamSpec.from_env(env)
+    for name in ("ReverseHATRPO", "StoppingHAPPO"):
+        module = names[name](spec)
+        module.optimizers_of_team()
+        data, _ = TeamCollector(env, module.policy, seed=0).collect(2, 0)
+        found = module.engine.update(data, UpdateRandomness(0, 0))
+        assert all(value.isfinite() for value in found.values())
+        assert found["kl/agent_0"] > 0
+
+
+def test_a_maximum_entropy_drift_learns_under_its_name(tmp_path: Path) -> None:
+    recipe = load("maximum_entropy_drift")
     module = recipe.train(960, drift=0.3)
     assert module.hparams["algorithm"] == "hasac_drift"
     assert int(module.frames) == 960
@@ -102,7 +166,7 @@ def test_custom_algorithm_learns_under_its_name(tmp_path: Path) -> None:
 
 
 def test_a_drift_is_zero_with_zero_gradient_at_the_old_policy() -> None:
-    recipe = load("custom_algorithm")
+    recipe = load("maximum_entropy_drift")
     spec = TeamSpec.from_env(make_env("vmas/simple_speaker_listener", num_envs=2))
     module = recipe.DriftHASAC(spec, recipe.DriftConfig(drift=5.0))
     loss, policy = module.loss, module.policy
@@ -123,7 +187,7 @@ def test_a_drift_is_zero_with_zero_gradient_at_the_old_policy() -> None:
 
 
 @pytest.mark.parametrize("drift", [-1.0])
-def test_custom_algorithm_checks_its_range(drift: float) -> None:
-    recipe = load("custom_algorithm")
+def test_a_maximum_entropy_drift_checks_its_range(drift: float) -> None:
+    recipe = load("maximum_entropy_drift")
     with pytest.raises(ValueError, match="drift"):
         recipe.DriftConfig(drift=drift)
