@@ -18,7 +18,6 @@ from hetmarl.networks import OnPolicyNetworkConfig
 from hetmarl_envs import TeamSpec, make_env
 
 GAMMA = 0.9
-EPOCHS = (1, 5, 20, 60)
 SCHEDULES = {
     "t = .1": (0.1, False),
     "t = .1, annealed": (0.1, True),
@@ -63,7 +62,14 @@ def config(epochs: int, step_size: float, anneal: bool = False) -> HAMDPOConfig:
     )
 
 
-def study(out: Path, *, iterations: int = 40, seeds: int = 5) -> list[list[Any]]:
+def study(
+    out: Path,
+    *,
+    iterations: int = 30,
+    passes: tuple[int, ...] = (1, 5, 20, 60),
+    passes_of_schedules: int = 10,
+    seeds: int = 4,
+) -> list[list[Any]]:
     """Writes ``mirror_descent.csv`` and ``.png``; returns the table."""
     rows: list[list[Any]] = []
     curves: dict[str, list[float]] = {}
@@ -76,17 +82,17 @@ def study(out: Path, *, iterations: int = 40, seeds: int = 5) -> list[list[Any]]
         curves[label] = torch.tensor(runs, dtype=torch.float64).mean(0).tolist()
 
     for label, step_size in (("KL, t = 1", 1.0), ("no KL", math.inf)):
-        for epochs in EPOCHS:
+        for epochs in passes:
             add(label, epochs, step_size, False)
     for label, (step_size, anneal) in SCHEDULES.items():
-        add(label, 20, step_size, anneal)
+        add(label, passes_of_schedules, step_size, anneal)
     write_table(
         out / "mirror_descent.csv", ["divergence", "passes", "return at the end", "±"], rows
     )
 
     def over_steps(axes: Any) -> None:
         for label in ("KL, t = 1", "no KL"):
-            points = [row[1:] for row in rows[: 2 * len(EPOCHS)] if row[0] == label]
+            points = [row[1:] for row in rows[: 2 * len(passes)] if row[0] == label]
             x, mean, spread = zip(*points, strict=True)
             axes.errorbar(x, mean, spread, marker="o", label=label)
         axes.set_xscale("log")
@@ -97,7 +103,7 @@ def study(out: Path, *, iterations: int = 40, seeds: int = 5) -> list[list[Any]]
         for i, label in enumerate(SCHEDULES):
             style = "--" if SCHEDULES[label][1] else "-"
             axes.plot(curves[label], style, color=f"C{i // 2}", label=label)
-        axes.set_xlabel("iteration, 20 gradient steps each")
+        axes.set_xlabel(f"iteration, {passes_of_schedules} gradient steps each")
         axes.set_ylabel("return, 0 at the start, 1 the optimum")
 
     draw(out / "mirror_descent.png", [over_steps, over_time])
@@ -105,4 +111,4 @@ def study(out: Path, *, iterations: int = 40, seeds: int = 5) -> list[list[Any]]
 
 
 if __name__ == "__main__":
-    study(**arguments(__doc__, iterations=40, seeds=5))
+    study(**arguments(__doc__, iterations=30, seeds=4))

@@ -48,7 +48,7 @@ def one_run(
     return median(times), sum(last) / len(last), spec.critic_dim
 
 
-def study(out: Path, *, largest: int = 32, iterations: int = 40) -> list[list[Any]]:
+def study(out: Path, *, largest: int = 32, iterations: int = 20) -> list[list[Any]]:
     """Writes ``number_of_agents.csv`` and ``.png``; returns the table."""
     counts = [2**k for k in range(1, int(math.log2(largest)) + 1)]
     rows: list[list[Any]] = []
@@ -82,4 +82,4 @@ def study(out: Path, *, largest: int = 32, iterations: int = 40) -> list[list[An
 
 
 if __name__ == "__main__":
-    study(**arguments(__doc__, largest=32, iterations=40))
+    study(**arguments(__doc__, largest=32, iterations=20))

@@ -32,11 +32,13 @@ def sequential(delta: float) -> float:
     return simultaneous(delta) if delta < START else delta**2 - START**2
 
 
-def one_update(kind: type[HAPPO], epsilon: float, samples: int, seed: int) -> tuple[float, float]:
+def one_update(
+    kind: type[HAPPO], epsilon: float, samples: int, passes: int, seed: int
+) -> tuple[float, float]:
     """How far the means moved, on average, and J, after one iteration."""
     # bounds of ±1 and a scale of 2 make a Gaussian with σ = 1 and a mean in the game's own units
     env = make_env("games/product", num_envs=samples, seed=seed, bound=1.0)
-    config = HAPPOConfig(clip_epsilon=epsilon, actor_lr=0.05, epochs=40, entropy_coef=0.0)
+    config = HAPPOConfig(clip_epsilon=epsilon, actor_lr=0.05, epochs=passes, entropy_coef=0.0)
     network = OnPolicyNetworkConfig(hidden_sizes=[8], std_scale=2.0, std_init=0.0)
     module = kind(TeamSpec.from_env(env), config, network, seed=seed)
     seen = torch.ones(1, 1)
@@ -51,13 +53,14 @@ def one_update(kind: type[HAPPO], epsilon: float, samples: int, seed: int) -> tu
     return (abs(first + START) + abs(second - START)) / 2, first * second
 
 
-def study(out: Path, *, samples: int = 4096, seeds: int = 3) -> list[list[Any]]:
+def study(out: Path, *, samples: int = 4096, passes: int = 40, seeds: int = 3) -> list[list[Any]]:
     """Writes ``sequential_or_simultaneous.csv`` and ``.png``; returns the table."""
     rows: list[list[Any]] = []
     for kind, exact in ((HAPPO, sequential), (MAPPO, simultaneous)):
         for epsilon in EPSILONS:
             moves, returns = zip(
-                *(one_update(kind, epsilon, samples, seed) for seed in range(seeds)), strict=True
+                *(one_update(kind, epsilon, samples, passes, seed) for seed in range(seeds)),
+                strict=True,
             )
             move = mean_spread(moves)[0]
             rows.append([kind.name, epsilon, move, *mean_spread(returns), exact(move)])
