@@ -109,8 +109,9 @@ def acting(given: Namespace) -> None:
             slice_seconds=0.0 if given.quick else 0.05,
             clock=given.timer,
         )
+        ratio, milliseconds = times["team"] / times["one"], times["team"] * 1e3
         rows[f"{spec.num_agents} agents / one network"] = (
-            f"{times['team'] / times['one']:.2f}   ({times['team'] * 1e3:.2f} ms, goal: at most 1.5)"
+            f"{ratio:.2f}   ({milliseconds:.2f} ms, goal: at most 1.5)"
         )
     table(f"Acting, {ENVS} environments, {given.threads} thread(s)", rows)
 
