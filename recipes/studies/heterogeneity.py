@@ -56,7 +56,9 @@ def study(
     def panel(axes: Any) -> None:
         for i, name in enumerate(TEAMS):
             mean, spread = ([row[1 + 2 * i + k] for row in rows] for k in (0, 1))
-            axes.errorbar(degrees, mean, spread, marker="o", label=name)
+            # the first, open and large, stays visible behind the others
+            style = {"marker": "o", "markersize": 11, "fillstyle": "none"} if i == 0 else {}
+            axes.errorbar(degrees, mean, spread, **{"marker": "s^"[i - 1], **style}, label=name)
         axes.plot(degrees, [row[-2] for row in rows], "k--", label="best team")
         axes.plot(degrees, [row[-1] for row in rows], "k:", label="best one policy")
         axes.set_xlabel("heterogeneity h")

