@@ -18,36 +18,38 @@ from hetmarl.algorithms import HAPPO, MAPPO, HAPPOConfig
 from hetmarl.networks import OnPolicyNetworkConfig
 from hetmarl_envs import TeamSpec, make_env
 
-KINDS: dict[str, tuple[type[HAPPO], float, dict[str, Any]]] = {
-    "HAPPO": (HAPPO, 0.2, {}),
-    "HAPPO, ε = .05": (HAPPO, 0.05, {}),
-    "MAPPO": (MAPPO, 0.2, {}),
-    "MAPPO, shared": (MAPPO, 0.2, {"sharing": "full"}),
+KINDS: dict[str, tuple[type[HAPPO], int, dict[str, Any]]] = {
+    "HAPPO": (HAPPO, 1, {}),
+    "HAPPO, 8 × games": (HAPPO, 8, {}),
+    "MAPPO": (MAPPO, 1, {}),
+    "MAPPO, shared": (MAPPO, 1, {"sharing": "full"}),
 }
-"""Algorithm, ε of its clipping, settings of its networks."""
+"""Algorithm, how many times 256 games at once, settings of its networks."""
 
 
 def one_run(
-    kind: type[HAPPO], epsilon: float, network: dict[str, Any], agents: int, iterations: int
+    kind: type[HAPPO], times: int, network: dict[str, Any], agents: int, iterations: int
 ) -> tuple[float, float, int]:
     """Milliseconds of an iteration, the last one's return, and the width of the critic's input."""
-    env = make_env("games/roles", num_envs=256, seed=0, num_agents=agents, heterogeneity=0.5)
+    env = make_env(
+        "games/roles", num_envs=256 * times, seed=0, num_agents=agents, heterogeneity=0.5
+    )
     found = TeamSpec.from_env(env)
     # no global state: the critic reads everybody's observation, as where the task has none
     spec = TeamSpec(found.agents, None)
-    config = HAPPOConfig(clip_epsilon=epsilon, actor_lr=5e-3, critic_lr=5e-3, entropy_coef=0.0)
+    config = HAPPOConfig(actor_lr=5e-3, critic_lr=5e-3, entropy_coef=0.0)
     module = kind(spec, config, OnPolicyNetworkConfig(hidden_sizes=[32], **network))
-    times, returns = [], []
+    spent, returns = [], []
     runs = learn(module, env, iterations, 1)
     while True:
         start = time.process_time()
         result = next(runs, None)
         if result is None:
             break
-        times.append(1000 * (time.process_time() - start))
+        spent.append(1000 * (time.process_time() - start))
         returns.append(result[0])
     last = returns[-max(1, iterations // 10) :]
-    return median(times), sum(last) / len(last), spec.critic_dim
+    return median(spent), sum(last) / len(last), spec.critic_dim
 
 
 def study(out: Path, *, largest: int = 32, iterations: int = 20) -> list[list[Any]]:
@@ -70,12 +72,16 @@ def study(out: Path, *, largest: int = 32, iterations: int = 20) -> list[list[An
             axes.loglog(counts, [row[1 + 2 * i] for row in rows], marker="o", label=name)
         first = rows[0][1]
         axes.loglog(counts, [first * n / counts[0] for n in counts], "k:", label="proportional")
+        axes.set_xticks(counts, counts)
+        axes.minorticks_off()
         axes.set_xlabel("agents n")
         axes.set_ylabel("ms of an iteration (processor)")
 
     def returns(axes: Any) -> None:
         for i, name in enumerate(KINDS):
             axes.semilogx(counts, [row[2 + 2 * i] for row in rows], marker="o", label=name)
+        axes.set_xticks(counts, counts)
+        axes.minorticks_off()
         axes.set_xlabel("agents n")
         axes.set_ylabel(f"return after {iterations} iterations (1: best)")
 
