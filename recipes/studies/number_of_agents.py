@@ -73,6 +73,7 @@ def study(out: Path, *, largest: int = 32, iterations: int = 20) -> list[list[An
         first = rows[0][1]
         axes.loglog(counts, [first * n / counts[0] for n in counts], "k:", label="proportional")
         axes.set_xticks(counts, counts)
+        axes.set_yticks((30, 100, 300, 1000), (30, 100, 300, 1000))
         axes.minorticks_off()
         axes.set_xlabel("agents n")
         axes.set_ylabel("ms of an iteration (processor)")
