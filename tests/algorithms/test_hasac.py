@@ -229,6 +229,7 @@ def test_a_full_disk_is_refused_in_the_first_iteration(
     fit(CountingEnv, tmp_path / "memory", data_config={"storage": "memory"})
 
 
+@pytest.mark.slow
 def test_solves_a_game() -> None:
     """One step, three numbers of two unequal agents, one optimum; no Lightning."""
     env = GameEnv(num_envs=32)

@@ -18,6 +18,7 @@ def test_usage_names_every_command(hetmarl: Command) -> None:
             assert command in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate", "render", "plot", "list", "doctor"])
 def test_help(hetmarl: Command, command: str) -> None:
     code, out, _ = hetmarl(command, "--help")

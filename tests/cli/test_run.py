@@ -84,6 +84,7 @@ def test_runs_of_the_same_second_get_their_own_directory(
     assert chosen == [first, f"{first}-2", f"{first}-3"]
 
 
+@pytest.mark.slow
 def test_resume(hetmarl: Command, tmp_path: Path) -> None:
     assert hetmarl("train", *TINY, "run_dir=a", "algo.gamma=0.9").code == 0
     rows = Path("a/metrics.csv").read_text().splitlines()

@@ -357,6 +357,7 @@ def solve(alpha: float, updates: int = 500) -> list[tuple[float, float]]:
     return [(a.mean().item(), a.std().log().item()) for a in actions]
 
 
+@pytest.mark.slow
 def test_quantal_response_moves_with_the_temperature() -> None:
     """At a fixed α each agent's best reply is exp(E[Q]/α), here a Gaussian of variance α/Kᵢᵢ."""
     cold, warm = solve(0.05), solve(0.4)

@@ -405,6 +405,7 @@ def test_two_processes_are_one_on_everything(algorithm: Any, network: Any, setti
     torch.testing.assert_close(weights(parts[0]), weights(whole), rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "memory"), [(HAPPO, "none"), (HATRPO, "lstm")])
 def test_the_same_seed_is_the_same_run(algorithm: Any, memory: str) -> None:
     """Three iterations on fresh rollouts, whatever the global random state."""

@@ -12,6 +12,7 @@ import torch
 from hetmarl.engines import UpdateRandomness, stable_seed, stream
 
 
+@pytest.mark.slow
 def test_seeds_are_the_same_everywhere() -> None:
     assert stable_seed(0, 7, "act") == 6831041844699203850
     code = "from hetmarl.engines import stable_seed; print(stable_seed(0, 7, 'act'))"

@@ -224,6 +224,7 @@ def test_runtime_state_of_another_environment_is_refused() -> None:
         make_env("mamujoco/halfcheetah_2x3", num_envs=2).load_runtime_state(state)
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------------- silence, rendering
 def test_listing_imports_no_simulator_and_running_prints_and_writes_nothing(
     tmp_path: Path,

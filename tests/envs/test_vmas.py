@@ -57,6 +57,7 @@ def test_all_scenarios_are_listed() -> None:
     assert list_tasks("vmas") == [f"vmas/{name}" for name in sorted(every)]
 
 
+@pytest.mark.slow
 def test_listing_imports_neither_vmas_nor_gym() -> None:
     code = (
         "import sys, hetmarl_envs; assert len(hetmarl_envs.list_tasks('vmas')) > 40; "
@@ -401,6 +402,7 @@ def test_render_without_a_library_says_what_to_install(monkeypatch: pytest.Monke
         env.render()
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_no_file_written(tmp_path: Path) -> None:
     code = (
         "import hetmarl_envs\n"

@@ -123,6 +123,7 @@ for i in range(1, 10**9):
 """
 
 
+@pytest.mark.slow
 def test_the_file_is_whole_for_readers_and_after_kill_9(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     writer = subprocess.Popen(

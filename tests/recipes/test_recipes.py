@@ -41,6 +41,7 @@ def test_every_recipe_says_how_to_run_it() -> None:
         )
 
 
+@pytest.mark.slow
 def test_embedding_imports_neither_lightning_nor_hydra(tmp_path: Path) -> None:
     command = [sys.executable, str(RECIPES / "embed_in_torchrl.py")]
     command += ["--task", "vmas/navigation"]

@@ -136,6 +136,7 @@ def test_without_evaluation_there_is_a_last_checkpoint(tmp_path: Path) -> None:
     assert difference(whole.state_dict(), module.state_dict()) == ""
 
 
+@pytest.mark.slow
 # ---------------------------------------------------------------------- determinism
 def test_same_seed_same_run(whole: Any, tmp_path: Path) -> None:
     env, _, expected = whole

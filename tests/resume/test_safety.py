@@ -38,6 +38,7 @@ def test_checkpoints_load_with_weights_only(run: Any, name: str) -> None:
     assert "hetmarl_resume" not in checkpoint
 
 
+@pytest.mark.slow
 def test_policy_without_lightning_is_the_trained_one(run: Any, tmp_path: Path) -> None:
     run_dir, module = run
     observations = [torch.randn(5, *a.observation_shape) for a in module.spec.agents]
