@@ -51,20 +51,24 @@ class Run:
 
 
 def read_suite(name: str, file: Path) -> list[Run]:
-    """The runs of a suite, seed by seed, so that every entry has a result early."""
+    """The runs of a suite, seed by seed, so that every entry has a result early.
+
+    An entry's ``algo`` may be a list; ``{algo}`` in its overrides then stands for each.
+    """
     suites: Any = OmegaConf.to_container(OmegaConf.load(file))
     if name not in suites:
         raise SystemExit(f"There is no suite '{name}' in {file}; it has {', '.join(suites)}.")
     runs = [
         Run(
             entry["task"],
-            entry["algo"],
-            str(entry.get("label", entry["algo"])),
+            algo,
+            str(entry.get("label", algo)),
             seed,
             int(entry["frames"]),
-            tuple(map(str, entry.get("overrides") or ())),
+            tuple(str(text).replace("{algo}", algo) for text in entry.get("overrides") or ()),
         )
         for entry in suites[name]
+        for algo in ([entry["algo"]] if isinstance(entry["algo"], str) else entry["algo"])
         for seed in entry["seeds"]
     ]
     if len({run.name for run in runs}) < len(runs):
