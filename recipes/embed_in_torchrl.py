@@ -14,7 +14,7 @@ import torch
 
 from hetmarl.data import Replay, TeamCollector, evaluate
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, stream
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs import TeamSpec, make_env
 
@@ -38,7 +38,7 @@ def train(
 
     # One ordinary module per agent; the critic sees the state and everybody's action.
     network = NetworkConfig(hidden_sizes=[256, 256])
-    policy, critic = TeamPolicy(spec, network), TwinQ(spec, network)
+    policy, critic = TeamPolicy(spec, network), JointQ(spec, network)
     loss = HASACLoss(policy, critic, gamma=0.99, alpha=1.0, auto_alpha=True)
 
     def step(parameters: list[torch.nn.Parameter], lr: float) -> GradientStep:

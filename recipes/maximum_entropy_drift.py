@@ -22,7 +22,7 @@ from hetmarl import TeamSpec, make_env
 from hetmarl.algorithms import HASAC, AlgorithmEntry, HASACConfig, register_algorithm
 from hetmarl.data import ReplayData, ReplayDataConfig
 from hetmarl.lightning import quiet_lightning
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss, masked_mean
 from hetmarl_envs.errors import ConfigError
 
@@ -54,7 +54,11 @@ class DriftLoss(HASACLoss):
         self._old = (copy.deepcopy(self.policy.actors).requires_grad_(False),)
 
     def actor(
-        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], log_prob: Tensor
+        self,
+        data: TensorDictBase,
+        agent: int,
+        joint_action: Sequence[Tensor],
+        log_prob: Tensor | None = None,
     ) -> Tensor:
         """L_π of one agent (scalar)."""
         observation = self.spec.observation(data, agent)
@@ -76,18 +80,9 @@ class DriftHASAC(HASAC):
     config: DriftConfig
     loss: DriftLoss
 
-    def make_loss(self, policy: TeamPolicy, critic: TwinQ) -> DriftLoss:
+    def make_loss(self, policy: TeamPolicy, critic: JointQ) -> DriftLoss:
         """HASAC's loss and the drift."""
-        config = self.config
-        return DriftLoss(
-            policy,
-            critic,
-            gamma=config.gamma,
-            alpha=config.alpha,
-            auto_alpha=config.auto_alpha,
-            target_entropy_scale=config.target_entropy_scale,
-            drift=config.drift,
-        )
+        return DriftLoss(policy, critic, drift=self.config.drift, **self.loss_settings())
 
     def learn(self, batch: Any, randomness: Any) -> dict[str, Tensor]:
         """HASAC's gradient steps, near the policies that the iteration began with."""

@@ -10,7 +10,7 @@ import torch
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs import TeamSpec, make_env
 
@@ -22,7 +22,7 @@ def train(
     torch.manual_seed(0)
     env = make_env(task, num_envs=num_envs, seed=0)
     spec = TeamSpec.from_env(env)
-    policy, critic = TeamPolicy(spec, NetworkConfig()), TwinQ(spec, NetworkConfig())
+    policy, critic = TeamPolicy(spec, NetworkConfig()), JointQ(spec, NetworkConfig())
     loss = HASACLoss(policy, critic)
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-4)
     buffer = TensorDictReplayBuffer(storage=LazyTensorStorage(100_000), batch_size=256)

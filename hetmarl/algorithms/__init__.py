@@ -27,6 +27,8 @@ _MODULES = {
     "MAPPO": "mappo",
     "MASAC": "masac",
     "GradientConfig": "on_policy",
+    "OffPolicyConfig": "off_policy",
+    "OffPolicyModule": "off_policy",
     "OnPolicyConfig": "on_policy",
     "OnPolicyModule": "on_policy",
 }

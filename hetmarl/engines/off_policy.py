@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -14,8 +14,7 @@ from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.engines.step import GradientStep
 from hetmarl.networks.actors import Sample
 from hetmarl.networks.distributions import NoiseLike
-from hetmarl.objectives.hasac import frozen
-from hetmarl.objectives.masked import masked_mean
+from hetmarl.objectives.off_policy import frozen, log_probs
 from hetmarl_envs.contract import TeamSpec
 
 
@@ -34,7 +33,7 @@ def sequential_update(
 
     Args:
         order: the agents' permutation.
-        samples: every agent's action ``[B, A_i]``, with gradient, drawn before any update.
+        samples: every agent's action ``[B, W_i]``, with gradient, drawn before any update.
         update: ``update(agent, joint_action)`` moves that agent's parameters alone.
         resample: ``resample(agent)`` draws its action again, from the updated policy.
     """
@@ -57,8 +56,8 @@ def simultaneous_update(
     (MADDPG; Lowe et al. 2017, arXiv 1706.02275, equation 5.)
 
     Args:
-        samples: every agent's action ``[B, A_i]``, with gradient.
-        replayed: the joint action in the batch, each ``[B, A_i]``.
+        samples: every agent's action ``[B, W_i]``, with gradient.
+        replayed: the joint action in the batch, each ``[B, W_i]``.
         update: ``update(agent, joint_action)`` moves that agent's parameters alone.
     """
     for agent, sample in enumerate(samples):
@@ -66,30 +65,41 @@ def simultaneous_update(
 
 
 class OffPolicyLoss(Protocol):
-    """What the engine needs of a loss; ``hetmarl.objectives.HASACLoss`` is one."""
+    """What the engine needs of a loss; ``hetmarl.objectives.JointQLoss`` says what it means."""
 
     spec: TeamSpec
     critic: nn.Module
-    target_critic: nn.Module
 
+    @property
+    def targets(self) -> Sequence[tuple[nn.Module, nn.Module]]: ...
     def qvalue(self, data: TensorDictBase, noise: NoiseLike) -> tuple[Tensor, Tensor]: ...
+    def joint_action(self, data: TensorDictBase) -> list[Tensor]: ...
     def sample(self, data: TensorDictBase, agent: int, noise: NoiseLike) -> Sample: ...
     def actor(
-        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], log_prob: Tensor
+        self,
+        data: TensorDictBase,
+        agent: int,
+        joint_action: Sequence[Tensor],
+        log_prob: Tensor | None,
     ) -> Tensor: ...
+    def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor: ...
+
+
+class SoftLoss(OffPolicyLoss, Protocol):
+    """What it needs besides to adapt temperatures."""
+
     def temperature(self, data: TensorDictBase, log_probs: Sequence[Tensor]) -> Tensor: ...
-    def alive(self, data: TensorDictBase, agent: int) -> Tensor | None: ...
 
 
 class OffPolicyEngine:
-    """One gradient step of everybody: critic, actors in a fresh random order, temperatures, target.
+    """One gradient step of everybody: critic, actors in order, temperatures, targets.
 
     Args:
         loss: the algorithm's losses.
         critic_step: descends the critic's loss.
         actor_steps: one per agent, in team order.
-        temperature_step: descends the temperatures' loss; None: they are fixed.
-        polyak: share of the critic that its target takes over per gradient step, typically .005.
+        temperature_step: descends the temperatures' loss; None: there are none, or they are fixed.
+        polyak: share of the networks that their targets take over per step, typically .005.
         sequential: agents see their updated predecessors; otherwise the replayed actions of all.
     """
 
@@ -107,33 +117,50 @@ class OffPolicyEngine:
         self.actor_steps = actor_steps
         self.temperature_step = temperature_step
         self.sequential = sequential
-        self._critic = list(loss.critic.parameters())
-        self._target = list(loss.target_critic.parameters())
-        self._move_target = get_ema_multi_avg_fn(1 - polyak)
+        pairs = [[list(m.parameters()) for m in pair] for pair in loss.targets]
+        self._targets = [p for target, _ in pairs for p in target]
+        self._followed = [p for _, followed in pairs for p in followed]
+        self._move_targets = get_ema_multi_avg_fn(1 - polyak)
 
-    def update(self, data: TensorDictBase, randomness: UpdateRandomness) -> dict[str, Tensor]:
+    def update(
+        self, data: TensorDictBase, randomness: UpdateRandomness, *, actors: bool = True
+    ) -> dict[str, Tensor]:
         """One gradient step from a replay batch ``[B]``.
+
+        Args:
+            data: the batch.
+            randomness: of the order and the noise.
+            actors: move actors, temperatures and targets too, which some algorithms do less often
+                than the critic.
 
         Returns:
             Detached scalars in the order of time: ``loss_qvalue``, ``q_mean``,
             ``grad_norm_qvalue``, then per agent, as they were updated, ``loss_actor/<name>``,
-            ``grad_norm/<name>`` and ``entropy/<name>``.
+            ``grad_norm/<name>`` and, where policies are random, ``entropy/<name>``.
         """
         loss, noise = self.loss, randomness.noise
         loss_q, q_mean = loss.qvalue(data, noise)
         metrics = {"loss_qvalue": loss_q.detach(), "q_mean": q_mean}
         metrics["grad_norm_qvalue"] = self.critic_step(loss_q)
+        if actors:
+            metrics |= self._update_actors(data, randomness)
+            with torch.no_grad():
+                self._move_targets(self._targets, self._followed, 0)  # type: ignore[arg-type]
+        return metrics
 
+    def _update_actors(
+        self, data: TensorDictBase, randomness: UpdateRandomness
+    ) -> dict[str, Tensor]:
+        loss, noise, metrics = self.loss, randomness.noise, {}
         samples = [loss.sample(data, i, noise) for i in range(len(self.actor_steps))]
 
         def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
-            loss_actor = loss.actor(data, agent, joint_action, samples[agent].log_prob)
-            name = loss.spec.names[agent]
+            name, log_prob = loss.spec.names[agent], samples[agent].log_prob
+            loss_actor = loss.actor(data, agent, joint_action, log_prob)
             metrics[f"loss_actor/{name}"] = loss_actor.detach()
             metrics[f"grad_norm/{name}"] = self.actor_steps[agent](loss_actor)
-            log_prob, alive = samples[agent].log_prob.detach(), loss.alive(data, agent)
-            reduce = self.actor_steps[agent].reduce
-            metrics[f"entropy/{name}"] = -masked_mean(log_prob, alive, reduce)
+            if log_prob is not None:
+                metrics[f"entropy/{name}"] = -loss.mean(log_prob.detach(), data, agent)
 
         with frozen(loss.critic):
             if self.sequential:
@@ -144,9 +171,8 @@ class OffPolicyEngine:
                     lambda agent: loss.sample(data, agent, noise).action,
                 )
             else:
-                simultaneous_update(samples, loss.spec.joint_action(data), update_actor)
+                simultaneous_update(samples, loss.joint_action(data), update_actor)
         if self.temperature_step is not None:
-            self.temperature_step(loss.temperature(data, [s.log_prob for s in samples]))
-        with torch.no_grad():
-            self._move_target(self._target, self._critic, 0)  # type: ignore[arg-type]
+            soft = cast(SoftLoss, loss)
+            self.temperature_step(soft.temperature(data, log_probs(samples)))
         return metrics

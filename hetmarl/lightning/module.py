@@ -226,7 +226,8 @@ def finite_means(updates: Sequence[dict[str, Tensor]], frames: int) -> dict[str,
     """
     if not updates:
         return {}
-    means = {name: torch.stack([u[name] for u in updates]).mean() for name in updates[0]}
+    names = dict.fromkeys(name for update in updates for name in update)  # some steps lack some
+    means = {n: torch.stack([u[n] for u in updates if n in u]).mean() for n in names}
     if not all_finite(means.values()):
         for update in updates:
             check_finite(update, frames)

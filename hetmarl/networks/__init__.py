@@ -4,13 +4,14 @@ from hetmarl.networks.actors import (
     Actor,
     ChoiceActor,
     GaussianActor,
+    GumbelActor,
     Sample,
     SquashedGaussianActor,
     make_actor,
 )
 from hetmarl.networks.body import Body, Memory
 from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig, SePSConfig
-from hetmarl.networks.critics import LocalValues, StateValue, TwinQ
+from hetmarl.networks.critics import JointQ, LocalValues, StateValue
 from hetmarl.networks.distributions import (
     ActionDistribution,
     Choices,
@@ -30,6 +31,8 @@ __all__ = [
     "Choices",
     "DiagonalGaussian",
     "GaussianActor",
+    "GumbelActor",
+    "JointQ",
     "Linear",
     "LocalValues",
     "Memory",
@@ -42,7 +45,6 @@ __all__ = [
     "SquashedGaussianActor",
     "StateValue",
     "TeamPolicy",
-    "TwinQ",
     "make_actor",
     "mlp",
 ]

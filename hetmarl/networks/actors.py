@@ -17,6 +17,7 @@ from hetmarl.networks.distributions import (
     Choices,
     DiagonalGaussian,
     NoiseLike,
+    gumbel,
     mask_logits,
 )
 from hetmarl.networks.mlp import mlp
@@ -26,10 +27,14 @@ from hetmarl_envs.errors import ConfigError
 
 
 class Sample(NamedTuple):
-    """An action ``[*B, A]`` in the environment's units and its log-probability ``[*B, 1]``."""
+    """An action as a critic reads it ``[*B, W]``, and its log-probability ``[*B, 1]``.
+
+    Real numbers in the environment's units, or one-hot vectors, one per component. Deterministic
+    policies have no log-probability.
+    """
 
     action: Tensor
-    log_prob: Tensor
+    log_prob: Tensor | None = None
 
 
 class SquashedGaussianActor(nn.Module):
@@ -48,11 +53,6 @@ class SquashedGaussianActor(nn.Module):
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
         super().__init__()
-        if len(agent.observation_shape) != 1:
-            raise ConfigError(
-                f"agent '{agent.name}' observes {list(agent.observation_shape)}, expected a vector "
-                "[O]. Flatten it in the environment (torchrl.envs.FlattenObservation)."
-            )
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
         if not torch.isfinite(high - low).all() or (high <= low).any():
             raise ConfigError(
@@ -60,7 +60,7 @@ class SquashedGaussianActor(nn.Module):
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
         self.net = mlp(
-            agent.observation_shape[0],
+            _vector(agent),
             2 * agent.action.dim,
             config.hidden_sizes,
             config.activation,
@@ -82,7 +82,12 @@ class SquashedGaussianActor(nn.Module):
         mean, log_std = output.chunk(2, dim=-1)
         return mean, log_std.clamp(self.LOG_STD_MIN, self.LOG_STD_MAX)
 
-    def sample(self, observation: Tensor, noise: NoiseLike = torch.randn_like) -> Sample:
+    def sample(
+        self,
+        observation: Tensor,
+        noise: NoiseLike = torch.randn_like,
+        action_mask: Tensor | None = None,
+    ) -> Sample:
         """A reparametrised action and its log-probability, from observation ``[*B, O]``."""
         mean, log_std = self(observation)
         epsilon = noise(mean)
@@ -230,16 +235,76 @@ class ChoiceActor(Actor):
         return Choices(parameters, self.choices)
 
 
-def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor:
-    """The stochastic actor for an agent's action space.
+class GumbelActor(nn.Module):
+    """Choices whose draws carry a gradient: straight-through Gumbel-softmax.
 
-    Raises:
-        ConfigError: the kind of action space has no actor here.
+    Each component's choice is y = one-hot(argmax_k (log p_k + g_k)) with Gumbel noise g, an exact
+    draw. Backwards it is taken for softmax(log p + g) (Jang et al. 2017, arXiv 1611.01144, at
+    temperature 1). Components of a multi-discrete action are independent; their log-probabilities
+    add up. Illegal choices are never drawn.
     """
-    if agent.action.kind != "continuous":
-        raise ConfigError(
-            f"agent '{agent.name}' has a {agent.action.kind} action space with "
-            f"{list(agent.action.choices)} choices; expected a continuous one. Ask the environment "
-            "for continuous actions if it offers them."
+
+    def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
+        super().__init__()
+        self.choices = list(agent.action.choices)
+        self.net = mlp(
+            _vector(agent),
+            agent.action.width,
+            config.hidden_sizes,
+            config.activation,
+            config.actor_last_activation,
         )
-    return SquashedGaussianActor(agent, config)
+
+    def forward(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+        """Observation ``[*B, O]`` to masked logits ``[*B, ΣK_d]``."""
+        weight = next(self.net.parameters())
+        return mask_logits(self.net(observation.to(weight)).to(weight.dtype), action_mask)
+
+    def sample(
+        self,
+        observation: Tensor,
+        noise: NoiseLike = torch.randn_like,
+        action_mask: Tensor | None = None,
+    ) -> Sample:
+        """One-hot choices ``[*B, ΣK_d]`` and their log-probability, both with gradients."""
+        logits = self(observation, action_mask)
+        draws, log_prob = [], logits.new_zeros(*logits.shape[:-1], 1)
+        parts = (x.split(self.choices, -1) for x in (logits, noise(logits)))
+        for part, normal in zip(*parts, strict=True):
+            log_p = part.log_softmax(-1)
+            noisy = log_p + gumbel(normal)
+            soft = noisy.softmax(-1)
+            hard = torch.zeros_like(soft).scatter_(-1, noisy.argmax(-1, keepdim=True), 1.0)
+            draw = hard + soft - soft.detach()
+            draws.append(draw)
+            # an illegal choice's −∞ would make 0·∞ of its gradient
+            legal = log_p.masked_fill(hard + soft == 0, 0.0)
+            log_prob = log_prob + (draw * legal).sum(-1, keepdim=True)
+        return Sample(torch.cat(draws, -1), log_prob)
+
+    def act(
+        self,
+        observation: Tensor,
+        noise: NoiseLike | None = torch.randn_like,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> tuple[Tensor, None]:
+        """The choices' indices ``[*B, D]``; without noise the most probable ones."""
+        policy = Choices(self(observation, action_mask), self.choices)
+        return (policy.mode() if noise is None else policy.sample(noise)), None
+
+
+def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor | GumbelActor:
+    """The stochastic off-policy actor for an agent's action space."""
+    kind = SquashedGaussianActor if agent.action.kind == "continuous" else GumbelActor
+    return kind(agent, config)
+
+
+def _vector(agent: AgentSpec) -> int:
+    """The length of the agent's observation, which an MLP reads."""
+    if len(agent.observation_shape) != 1:
+        raise ConfigError(
+            f"agent '{agent.name}' observes {list(agent.observation_shape)}, expected a vector "
+            "[O]. Flatten it in the environment (torchrl.envs.FlattenObservation)."
+        )
+    return agent.observation_shape[0]

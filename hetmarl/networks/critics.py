@@ -24,27 +24,35 @@ from hetmarl.networks.sharing import sharing_sets
 from hetmarl_envs.contract import TeamSpec
 
 
-class TwinQ(nn.Module):
-    """Two independent joint action-values Q₁, Q₂ of the state and everybody's action.
+class JointQ(nn.Module):
+    """Independent joint action-values Q₁, Q₂, … of the state and everybody's action.
 
     The minimum of two guards against overestimation (Fujimoto et al. 2018, arXiv 1802.09477).
+
+    Args:
+        spec: the team.
+        config: sizes.
+        count: how many values.
     """
 
-    def __init__(self, spec: TeamSpec, config: NetworkConfig) -> None:
+    def __init__(self, spec: TeamSpec, config: NetworkConfig, count: int = 2) -> None:
         super().__init__()
-        inputs = spec.critic_dim + sum(agent.action.dim for agent in spec.agents)
-        self.q1 = mlp(inputs, 1, config.hidden_sizes, config.activation)
-        self.q2 = mlp(inputs, 1, config.hidden_sizes, config.activation)
+        inputs = spec.critic_dim + sum(agent.action.width for agent in spec.agents)
+        self.values = nn.ModuleList(
+            mlp(inputs, 1, config.hidden_sizes, config.activation) for _ in range(count)
+        )
 
-    def forward(self, state: Tensor, actions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Values of ``state [*B, S]`` and joint action (team order, each ``[*B, A_i]``).
+    def forward(self, state: Tensor, actions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Values of ``state [*B, S]`` and joint action (team order, each ``[*B, W_i]``).
+
+        Choices are read as one-hot vectors.
 
         Returns:
-            Q₁ and Q₂, each ``[*B, 1]``.
+            Q₁, Q₂, …, each ``[*B, 1]``.
         """
-        dtype = next(self.q1.parameters()).dtype
+        dtype = next(self.parameters()).dtype
         x = torch.cat([state, *actions], dim=-1).to(dtype)
-        return self.q1(x).to(dtype), self.q2(x).to(dtype)
+        return tuple(value(x).to(dtype) for value in self.values)
 
 
 class StateValue(nn.Module):

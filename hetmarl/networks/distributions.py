@@ -83,11 +83,8 @@ class Choices:
 
     @staticmethod
     def _draw(part: Categorical, noise: NoiseLike) -> Tensor:
-        """Gumbel's trick: argmax of logits and noise. Normal noise has uniform Φ(noise)."""
-        uniform = torch.special.ndtr(noise(part.logits))
-        tiny = torch.finfo(uniform.dtype)
-        gumbel = -(-uniform.clamp(tiny.tiny, 1 - tiny.eps).log()).log()
-        return (part.logits + gumbel).argmax(-1)
+        """Gumbel's trick: argmax of logits and noise."""
+        return (part.logits + gumbel(noise(part.logits))).argmax(-1)
 
     def mode(self) -> Tensor:
         return torch.stack([part.logits.argmax(-1) for part in self.components], dim=-1)
@@ -108,6 +105,13 @@ class Choices:
     def _divergence(mine: Categorical, theirs: Categorical) -> Tensor:
         """Of logarithms; ``kl_divergence`` is infinite where a probability underflows to zero."""
         return (mine.probs * (mine.logits - theirs.logits)).sum(-1)
+
+
+def gumbel(normal: Tensor) -> Tensor:
+    """Standard Gumbel noise out of standard normal noise, whose Φ(noise) is uniform."""
+    uniform = torch.special.ndtr(normal)
+    tiny = torch.finfo(uniform.dtype)
+    return -(-uniform.clamp(tiny.tiny, 1 - tiny.eps).log()).log()
 
 
 def mask_logits(logits: Tensor, action_mask: Tensor | None) -> Tensor:

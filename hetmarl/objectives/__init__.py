@@ -10,9 +10,10 @@ from hetmarl.objectives.drifts import (
     NoDrift,
     PolicyChange,
 )
-from hetmarl.objectives.hasac import HASACLoss, frozen
+from hetmarl.objectives.hasac import HASACLoss
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.mirror import AgentBatch, MirrorLoss, Objective
+from hetmarl.objectives.off_policy import JointQLoss, frozen, least
 from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl.objectives.value_norm import ValueNorm
 
@@ -22,6 +23,7 @@ __all__ = [
     "Drift",
     "DriftError",
     "HASACLoss",
+    "JointQLoss",
     "KLBall",
     "KLDrift",
     "MirrorLoss",
@@ -35,5 +37,6 @@ __all__ = [
     "check_neighbourhood",
     "frozen",
     "identity",
+    "least",
     "masked_mean",
 ]

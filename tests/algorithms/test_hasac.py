@@ -13,14 +13,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
-from torchrl.data import Categorical, Composite
 from torchrl.envs import ExplorationType, set_exploration_type
 
 import hetmarl
 from hetmarl.algorithms import HASAC, HASACConfig
 from hetmarl.data import Replay, TeamCollector, evaluate
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, stream
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs import TeamSpec, make_env
 from hetmarl_envs.errors import ConfigError
@@ -75,9 +74,9 @@ def test_counts_iterations_frames_and_updates() -> None:
             update = self.engine.update
             updates.append(0)
 
-            def counted(*given: Any) -> dict[str, Tensor]:
+            def counted(*given: Any, **how: Any) -> dict[str, Tensor]:
                 updates[-1] += 1
-                return update(*given)
+                return update(*given, **how)
 
             self.engine.update = counted  # type: ignore[method-assign]
             try:
@@ -157,15 +156,6 @@ def test_hyperparameters_are_plain() -> None:
     assert module.hparams["config"]["gamma"] == 0.99 and module.hparams["seed"] == 3
 
 
-def test_discrete_actions_are_refused() -> None:
-    env = CountingEnv()
-    discrete = Composite(action=Categorical(4, shape=(2, 1)), shape=(2, 1))
-    env.action_spec = Composite(wide=env.action_spec["wide"].clone(), narrow=discrete, shape=(2,))
-    message = r"agent 'narrow' has a discrete action space with \[4\] choices; expected a contin"
-    with pytest.raises(ConfigError, match=message):
-        HASAC(TeamSpec.from_env(env))
-
-
 def test_another_teams_environment_is_refused() -> None:
     def swap(module: HASAC) -> None:
         module.loss.policy.team = UNEQUAL
@@ -235,7 +225,7 @@ def test_solves_a_game() -> None:
     env = GameEnv(num_envs=32)
     spec = TeamSpec.from_env(env)
     network = NetworkConfig([64, 64])
-    policy, critic = TeamPolicy(spec, network), TwinQ(spec, network)
+    policy, critic = TeamPolicy(spec, network), JointQ(spec, network)
     loss = HASACLoss(policy, critic, alpha=0.05, auto_alpha=False)
 
     def step(parameters: Any, lr: float) -> GradientStep:

@@ -54,7 +54,7 @@ def nan_loss(module: HASAC) -> None:
 
 def infinite_critic(module: HASAC) -> None:
     with torch.no_grad():
-        module.loss.critic.q1[-1].bias.fill_(float("inf"))
+        module.loss.critic.values[0][-1].bias.fill_(float("inf"))
 
 
 def infinite_gradient(module: HASAC) -> None:
@@ -75,8 +75,8 @@ def lost_weights(module: HASAC) -> None:
     """Losses and gradients are finite to the end, one agent's weights are not."""
     update, calls = module.engine.update, []
 
-    def spoiling(*given: Any) -> dict[str, Tensor]:
-        calls.append(update(*given))
+    def spoiling(*given: Any, **how: Any) -> dict[str, Tensor]:
+        calls.append(update(*given, **how))
         if len(calls) == 3:  # the iteration's last
             with torch.no_grad():
                 module.policy.actors[1].net[0].weight.fill_(float("nan"))

@@ -23,7 +23,7 @@ from torch import Tensor
 from hetmarl.algorithms import get_algorithm
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, stream
 from hetmarl.lightning.strategy import average
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss
 from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
@@ -91,7 +91,7 @@ def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[st
     """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
     torch.manual_seed(0)
     spec, network = team(CONTINUOUS), NetworkConfig(hidden_sizes=[16, 16])
-    policy, critic = TeamPolicy(spec, network), TwinQ(spec, network)
+    policy, critic = TeamPolicy(spec, network), JointQ(spec, network)
     loss = HASACLoss(policy, critic, auto_alpha=True, reduce=reduce).double()
 
     def step(parameters: list[torch.nn.Parameter], norm: float | None) -> GradientStep:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, sequential_update
-from hetmarl.networks import NetworkConfig, Sample, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, Sample, TeamPolicy
 from hetmarl.objectives import HASACLoss
 from hetmarl_envs.contract import TeamSpec
 from tests.teams import ALONE, UNEQUAL, agent, batch
@@ -24,7 +24,7 @@ def make(
     spec: TeamSpec = UNEQUAL, lr: float = 1e-2, polyak: float = 0.1, **settings: Any
 ) -> tuple[HASACLoss, OffPolicyEngine]:
     network = NetworkConfig([8], activation="tanh")
-    loss = HASACLoss(TeamPolicy(spec, network), TwinQ(spec, network), **settings).double()
+    loss = HASACLoss(TeamPolicy(spec, network), JointQ(spec, network), **settings).double()
 
     def step(parameters: Any) -> GradientStep:
         parameters = list(parameters)
@@ -256,7 +256,7 @@ def test_sequential_update_draws_nothing_for_the_last() -> None:
 def sac(loss: HASACLoss, batches: list[TensorDict], lr: float, polyak: float, gamma: float) -> list:
     """Soft actor-critic (Haarnoja et al. 2018, arXiv 1812.05905), written straight down."""
     loss = copy.deepcopy(loss)
-    actor, q1, q2 = loss.policy.actors[0], loss.critic.q1, loss.critic.q2
+    actor, (q1, q2) = loss.policy.actors[0], loss.critic.values
     t1, t2 = copy.deepcopy(q1), copy.deepcopy(q2)
     log_alpha, log_alpha_q = loss.log_alpha[0], loss.log_alpha_joint
     pi = torch.optim.Adam(actor.parameters(), lr)
@@ -310,7 +310,7 @@ def test_one_agent_is_soft_actor_critic() -> None:
     for i, data in enumerate(batches):
         engine.update(data, UpdateRandomness(0, i))
     critic, target = loss.critic, loss.target_critic
-    parts = (loss.policy.actors[0], critic.q1, critic.q2, target.q1, target.q2)
+    parts = (loss.policy.actors[0], *critic.values, *target.values)
     got = [p.detach() for part in parts for p in part.parameters()]
     got += [loss.log_alpha[0], loss.log_alpha_joint]
     assert not same(start, weights(loss))

@@ -167,13 +167,6 @@ def test_bounds_that_cannot_be_squashed_into(low: list[float], high: list[float]
         make_actor(agent("a", "g", 0, 4, low, high), SMALL)
 
 
-@pytest.mark.parametrize("kind", ["discrete", "multi_discrete"])
-def test_discrete_actions_are_refused(kind: str) -> None:
-    space = ActionSpace(kind, choices=(3,))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=rf"agent 'a' has a {kind} action space with \[3\] choi"):
-        make_actor(AgentSpec("a", "g", 0, (4,), space), SMALL)
-
-
 def test_pictures_are_refused() -> None:
     space = ActionSpace("continuous", (-1.0,), (1.0,))
     with pytest.raises(ConfigError, match=r"agent 'a' observes \[3, 8, 8\], expected a vector"):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torchrl.envs import ExplorationType, set_exploration_type
 
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ, mlp
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy, mlp
 from hetmarl_envs.errors import ConfigError
 from tests.teams import STATELESS, UNEQUAL, batch
 
@@ -81,7 +81,7 @@ def test_a_double_policy_acts_in_the_environments_float() -> None:
 
 
 def test_critic_takes_doubles_and_floats_alike() -> None:
-    critic, data = TwinQ(UNEQUAL, SMALL).double(), batch(UNEQUAL)
+    critic, data = JointQ(UNEQUAL, SMALL).double(), batch(UNEQUAL)
     q1, q2 = critic(UNEQUAL.critic_input(data), UNEQUAL.joint_action(data))
     assert q1.dtype == q2.dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
@@ -91,7 +91,7 @@ def test_critic_takes_doubles_and_floats_alike() -> None:
 
 @pytest.mark.parametrize("spec", [UNEQUAL, STATELESS])
 def test_critic_sees_the_state_and_everybodys_action(spec) -> None:  # type: ignore[no-untyped-def]
-    critic, data = TwinQ(spec, SMALL), batch(spec)
+    critic, data = JointQ(spec, SMALL), batch(spec)
     state = spec.critic_input(data).requires_grad_()
     actions = [a.clone().requires_grad_() for a in spec.joint_action(data)]
     q1, q2 = critic(state, actions)

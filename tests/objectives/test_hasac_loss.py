@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from hetmarl.networks import NetworkConfig, TeamPolicy, TwinQ
+from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import HASACLoss, frozen, masked_mean
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
@@ -22,7 +22,7 @@ GAMMA = 0.9
 def make(spec: TeamSpec = UNEQUAL, **settings: float) -> HASACLoss:
     """Losses in double, all temperatures different."""
     network = NetworkConfig([8])
-    loss = HASACLoss(TeamPolicy(spec, network), TwinQ(spec, network), gamma=GAMMA, **settings)
+    loss = HASACLoss(TeamPolicy(spec, network), JointQ(spec, network), gamma=GAMMA, **settings)
     loss = loss.double()
     with torch.no_grad():
         for i, log_alpha in enumerate(loss.log_alpha):
@@ -108,7 +108,7 @@ def test_actor_and_temperature_losses(name: str, deaths: bool) -> None:
 def test_temperatures_follow_their_targets() -> None:
     """Entropy below its target lowers log π's … raises α, and the joint target is the sum."""
     loss, data = make(target_entropy_scale=0.5), batch(UNEQUAL, dtype=torch.float64)
-    assert loss.target_entropy == [-1.0, -0.5, -1.0]
+    assert [loss.target_entropy(data, i) for i in range(3)] == [-1.0, -0.5, -1.0]
     log_probs = [torch.full((8, 1), v, dtype=torch.float64) for v in (3.0, 0.5, -4.0)]
     loss.temperature(data, log_probs).backward()
     # d/d log α of −log α·(log π + H̄): descending it raises α where log π > −H̄
@@ -120,7 +120,7 @@ def test_temperatures_follow_their_targets() -> None:
 def test_fixed_temperatures_are_one_and_have_no_gradient() -> None:
     loss = HASACLoss(
         TeamPolicy(UNEQUAL, NetworkConfig([8])),
-        TwinQ(UNEQUAL, NetworkConfig([8])),
+        JointQ(UNEQUAL, NetworkConfig([8])),
         alpha=0.3,
         auto_alpha=False,
     )
@@ -254,8 +254,8 @@ def test_renamed_keys() -> None:
         "steps": "k",
     }
     torch.manual_seed(0)
-    expected = loss(data)
     renamed = data.clone()
+    expected = loss(data)
     old = {"steps": "steps_to_next_obs"}
     for key in list(renamed.keys(True, True)):
         path = key if isinstance(key, tuple) else (key,)
@@ -304,7 +304,7 @@ def test_reads_torchrls_multi_step_batches() -> None:
 
 
 def test_frozen_restores_after_an_error() -> None:
-    critic = TwinQ(UNEQUAL, NetworkConfig([8]))
+    critic = JointQ(UNEQUAL, NetworkConfig([8]))
     first = next(critic.parameters()).requires_grad_(False)
     with pytest.raises(ZeroDivisionError), frozen(critic):
         1 / any(p.requires_grad for p in critic.parameters())

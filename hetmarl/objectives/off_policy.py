@@ -1,0 +1,221 @@
+"""What off-policy losses share: a joint critic of n-step targets, and actors that climb it."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torchrl.objectives import LossModule
+
+from hetmarl.networks.actors import Sample
+from hetmarl.networks.critics import JointQ
+from hetmarl.networks.distributions import NoiseLike
+from hetmarl.networks.policy import TeamPolicy
+from hetmarl.objectives.masked import masked_mean
+from hetmarl.objectives.reduce import Reduce, identity
+
+
+class JointQLoss(LossModule):
+    """A team that learns from replay: L_Q for the joint critic, L_π for one agent at a time.
+
+    Critic, on n-step transitions that took k steps, over its one or two values:
+
+        y  = R + (1 − terminated)·γᵏ·V̄(s′)
+        L_Q = Σ_j mean (Q_j(s, a) − y)²
+
+    A subclass says what the value V̄ of the next state is and what an actor descends. Unlike
+    TorchRL's losses the critic sees the joint action, and an agent's loss takes the others' actions
+    as arguments, so that an engine can go through the agents in order. The networks stay ordinary
+    modules: the loss is not functional and has no vmap.
+
+    Reads (names by ``set_keys``): ``(group, observation) [*B, n_g, O_g]``, ``(group, action)`` in
+    the environment's layout, optional ``(group, action_mask) [*B, n_g, K_g]``, ``(group, alive)
+    [*B, n_g, 1]`` and ``state [*B, S]``, the same under ``"next"`` for the bootstrap (all but the
+    actions), ``("next", reward) [*B, 1]`` the n-step return, ``("next", terminated) [*B, 1]``,
+    ``steps_to_next_obs [*B, 1]`` or ``[*B]``, the steps k taken (missing: 1), and optional
+    ``priority_weight [*B, 1]``, a weight of each transition in L_Q. Written by
+    ``hetmarl.data.Replay``, and by TorchRL's ``MultiStep``.
+
+    Args:
+        policy: the team's actors.
+        critic: the joint critic; its target copy is made here.
+        gamma: discount γ per step.
+        reduce: averages a tensor over the processes in place (see ``hetmarl.objectives.reduce``).
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        observation: str = "observation"
+        action: str = "action"
+        action_mask: str = "action_mask"
+        alive: str = "alive"
+        state: str = "state"
+        reward: str = "reward"
+        terminated: str = "terminated"
+        steps: str = "steps_to_next_obs"
+        priority_weight: str = "priority_weight"
+        td_error: str = "td_error"
+
+    tensor_keys: _AcceptedKeys
+
+    def __init__(
+        self,
+        policy: TeamPolicy,
+        critic: JointQ,
+        *,
+        gamma: float = 0.99,
+        reduce: Reduce = identity,
+    ) -> None:
+        super().__init__()
+        self.spec = policy.team
+        self.policy = policy
+        self.critic = critic
+        self.target_critic = copy.deepcopy(critic).requires_grad_(False)
+        self.gamma = gamma
+        self.reduce = reduce
+
+    @property
+    def functional(self) -> bool:
+        """Whether parameters are held apart from the modules: here they are not."""
+        return False
+
+    @property
+    def in_keys(self) -> list[Any]:
+        keys, groups = self.tensor_keys, self.spec.groups
+        root = [(g, k) for g in groups for k in (keys.observation, keys.action)]
+        following = [("next", g, keys.observation) for g in groups]
+        state = [keys.state, ("next", keys.state)] if self.spec.state_dim is not None else []
+        return [*root, *following, *state, ("next", keys.reward), ("next", keys.terminated)]
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        """No value estimator: the n-step target is this class's own."""
+
+    @property
+    def targets(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Networks that follow others slowly: (target, followed)."""
+        return [(self.target_critic, self.critic)]
+
+    # ------------------------------------------------------------------ reading the batch
+    def state(self, data: TensorDictBase) -> Tensor:
+        """What the critic sees, ``[*B, S]``."""
+        keys = self.tensor_keys
+        return self.spec.critic_input(data, state=keys.state, observation=keys.observation)
+
+    def joint_action(self, data: TensorDictBase) -> list[Tensor]:
+        """The replayed actions as the critic reads them, in team order, each ``[*B, W_i]``."""
+        actions = self.spec.joint_action(data, key=self.tensor_keys.action)
+        pairs = zip(self.spec.agents, actions, strict=True)
+        return [agent.action.encode(action) for agent, action in pairs]
+
+    def alive(self, data: TensorDictBase, agent: int) -> Tensor | None:
+        """``[*B, 1]``, None where nobody dies."""
+        return self.spec.alive(data, agent, key=self.tensor_keys.alive)
+
+    def action_mask(self, data: TensorDictBase, agent: int) -> Tensor | None:
+        """The agent's legal choices ``[*B, ΣK_d]``, None where all are."""
+        return self.spec.action_mask(data, agent, key=self.tensor_keys.action_mask)
+
+    def sample(
+        self, data: TensorDictBase, agent: int, noise: NoiseLike = torch.randn_like
+    ) -> Sample:
+        """The agent's action ``[*B, W_i]`` by its policy as it is now, with gradient."""
+        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
+        mask = self.action_mask(data, agent)
+        return self.policy.actors[agent].sample(observation, noise, mask)  # type: ignore[operator]
+
+    # ------------------------------------------------------------------ the equations
+    @abstractmethod
+    def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
+        """V̄ of the next states, ``[*B, 1]``; ``following`` is the batch's ``"next"``."""
+
+    @abstractmethod
+    def actor(
+        self,
+        data: TensorDictBase,
+        agent: int,
+        joint_action: Sequence[Tensor],
+        log_prob: Tensor | None = None,
+    ) -> Tensor:
+        """L_π of one agent (scalar); its own entry of ``joint_action`` carries the gradient."""
+
+    @torch.no_grad()
+    def target(self, data: TensorDictBase, noise: NoiseLike = torch.randn_like) -> Tensor:
+        """The n-step target y, ``[*B, 1]``."""
+        keys, following = self.tensor_keys, data.get("next")
+        value = self.next_value(following, noise)
+        steps = data.get(keys.steps, None)
+        # [B, 1], or [B] as TorchRL's MultiStep has it, which would broadcast to [B, B]
+        taken = 1 if steps is None else steps.to(value.dtype).view_as(value)
+        continues = (~following.get(keys.terminated)).to(value.dtype)
+        return following.get(keys.reward) + continues * self.gamma**taken * value
+
+    def qvalue(
+        self, data: TensorDictBase, noise: NoiseLike = torch.randn_like
+    ) -> tuple[Tensor, Tensor]:
+        """L_Q (scalar), and the mean of all values (scalar, detached).
+
+        Writes ``td_error [*B, 1]``, the mean of |Q_j − y|, to ``data``, as TorchRL's losses do for
+        prioritised replay.
+        """
+        y = self.target(data, noise)
+        values = self.critic(self.state(data), self.joint_action(data))
+        weight = data.get(self.tensor_keys.priority_weight, None)
+        loss = torch.stack([self._square(value - y, weight) for value in values]).sum()
+        stacked = torch.stack(values).detach()
+        data.set(self.tensor_keys.td_error, (stacked - y).abs().mean(0))
+        return loss, stacked.mean()
+
+    def _square(self, error: Tensor, weight: Tensor | None) -> Tensor:
+        return error.square().mean() if weight is None else (weight * error.square()).mean()
+
+    def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor:
+        """Mean of ``value [*B, 1]`` over the samples in which the agent lives (scalar)."""
+        return masked_mean(value, self.alive(data, agent), self.reduce)
+
+    def actors_and_critic(self, data: TensorDictBase) -> tuple[TensorDict, list[Sample]]:
+        """``loss_qvalue``, ``loss_actor`` summed over the agents, ``q_mean``; and the samples.
+
+        Every actor's loss is against the others' current policies.
+        """
+        samples = [self.sample(data, i) for i in range(self.spec.num_agents)]
+        loss_q, q_mean = self.qvalue(data)
+        actions = [sample.action.detach() for sample in samples]
+        loss_actor = loss_q.new_zeros(())
+        with frozen(self.critic):
+            for i, sample in enumerate(samples):
+                joint = [*actions[:i], sample.action, *actions[i + 1 :]]
+                loss_actor = loss_actor + self.actor(data, i, joint, sample.log_prob)
+        losses = {"loss_qvalue": loss_q, "loss_actor": loss_actor, "q_mean": q_mean}
+        return TensorDict(losses), samples
+
+
+def least(values: Sequence[Tensor]) -> Tensor:
+    """The smallest of a critic's values, each ``[*B, 1]``: guards against overestimation."""
+    return reduce(torch.minimum, values)
+
+
+def log_probs(samples: Sequence[Sample]) -> list[Tensor]:
+    """Those of random policies' samples, each ``[*B, 1]``; deterministic ones have none."""
+    return [sample.log_prob for sample in samples if sample.log_prob is not None]
+
+
+class frozen:
+    """Computes no gradient into a module's parameters; gradients flow through it to its inputs."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for parameter in self.parameters:
+            parameter.requires_grad_(False)
+
+    def __exit__(self, *_: object) -> None:
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
