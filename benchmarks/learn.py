@@ -4,6 +4,7 @@
     python benchmarks/learn.py status foundation     what is finished, how far the others are
     python benchmarks/learn.py table foundation      the results as a Markdown table
     python benchmarks/learn.py plot foundation       docs/assets/<suite>_<task>.png
+    python benchmarks/learn.py docs                  the tables in docs/ that are marked for it
 
 The suites stand in ``benchmarks/suites.yaml``. A run is ``hetmarl train`` in a process of its own,
 in ``runs/learn/``; a finished one adds a row to ``benchmarks/results/learn.csv`` and its evaluation
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from learn_docs import filled
 from learn_report import markdown, plot, status
 from learn_runs import Results, Run, locked, read_suite, write_csv
 
@@ -167,8 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("action", choices=["run", "status", "table", "plot"])
-    parser.add_argument("suite", help="its name in the file of suites")
+    parser.add_argument("action", choices=["run", "status", "table", "plot", "docs"])
+    parser.add_argument("suite", nargs="?", help="its name in the file of suites")
     parser.add_argument("--suites", type=Path, default=ROOT / "benchmarks" / "suites.yaml")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--runs-dir", type=Path, default=ROOT / "runs" / "learn")
@@ -176,7 +178,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch in each run")
     given = parser.parse_args(arguments)
-    runs, results = read_suite(given.suite, given.suites), Results(given.results)
+    results = Results(given.results)
+    if given.action == "docs":
+        for page in sorted((ROOT / "docs").rglob("*.md")):
+            text = page.read_text()
+            if (made := filled(text, given.suites, results)) != text:
+                page.write_text(made)
+                print(page)
+        return 0
+    runs = read_suite(given.suite or "", given.suites)
     if given.action == "status":
         print(status(runs, results, given.runs_dir))
     elif given.action == "table":

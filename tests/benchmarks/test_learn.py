@@ -131,3 +131,29 @@ def test_the_suites_are_well_formed(learn: ModuleType) -> None:
         assert {run.task for run in runs} <= set(hetmarl.list_tasks())
     with pytest.raises(SystemExit, match="no suite 'fundation'"):
         learn.read_suite("fundation", ROOT / "benchmarks" / "suites.yaml")
+
+
+def test_the_documentation_has_the_results_as_they_are(learn: ModuleType) -> None:
+    """`python benchmarks/learn.py docs` would change nothing."""
+    results = learn.Results(ROOT / "benchmarks" / "results")
+    marked = 0
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text()
+        marked += "<!-- learned: " in text
+        assert learn.filled(text, ROOT / "benchmarks" / "suites.yaml", results) == text, page
+    assert marked
+
+
+def test_tables_of_the_documentation(
+    learn: ModuleType, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert learn.main(["run", "small", *arguments]) == 0
+    results = learn.Results(tmp_path / "results")
+    page = "a\n<!-- learned: small{} -->\nold\n<!-- end of learned -->\nb"
+    made = learn.filled(page.format(""), tmp_path / "suites.yaml", results)
+    assert "| `family/game` | hasac | 500 | 500, 501, 502 | 501 ± 2.48 | −5 | 1 |" in made
+    assert made.startswith("a\n<!--") and made.endswith("-->\nb") and "old" not in made
+    made = learn.filled(page.format(" as grid"), tmp_path / "suites.yaml", results)
+    assert "| task | hasac | random |" in made and "| `family/game` | **501** | −5 |" in made
+    made = learn.filled(page.format(" for happo"), tmp_path / "suites.yaml", results)
+    assert "*Not run yet.*" in made

@@ -1,0 +1,88 @@
+"""Puts the results of suites into the documentation's pages, between marks that say which.
+
+A page has
+
+    <!-- learned: <suite> <suite> … [for <label>] [as grid] -->
+    <!-- end of learned -->
+
+and what stands in between is written here: a line per task and label, or as a grid one line per
+task and a column per label.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from learn_report import interval, lines
+from learn_runs import Results, Run, read_suite
+
+MARK = re.compile(r"(<!-- learned: (.+?) -->\n).*?(<!-- end of learned -->)", re.DOTALL)
+
+
+def filled(text: str, suites: Path, results: Results) -> str:
+    """A page's text with its tables as the results have them."""
+
+    def table(found: re.Match[str]) -> str:
+        words = found[2].split()
+        grid = words[-2:] == ["as", "grid"]
+        words = words[:-2] if grid else words
+        label = words.pop() if "for" in words else None
+        names = [word for word in words if word != "for"]
+        runs = [run for name in names for run in read_suite(name, suites)]
+        runs = [run for run in runs if label in (None, run.label)]
+        made = grid_table(runs, results) if grid else line_table(runs, results)
+        return f"{found[1]}{made}\n{found[3]}"
+
+    return MARK.sub(table, text)
+
+
+def line_table(runs: Sequence[Run], results: Results) -> str:
+    """A line per task and label, its mean over the seeds and half of the 95 % interval."""
+    text = [
+        "| task | | frames | last evaluation of each seed | mean ± 95 % | random | minutes a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (task, label), members in lines(runs).items():
+        rows = [row for row in map(results.find, members) if row]
+        if not rows:
+            continue
+        finals = np.array([float(row["return_mean"]) for row in rows])
+        random = np.mean([float(row["random_mean"]) for row in rows])
+        minutes = [float(row["wall_seconds"]) / 60 for row in rows]
+        half = f" ± {number(float(interval(finals)))}" if len(rows) > 1 else ""
+        spent = sorted({f"{min(minutes):.0f}", f"{max(minutes):.0f}"}, key=int)
+        text.append(
+            f"| `{task}` | {label} | {members[0].frames:,} | {', '.join(map(number, finals))} "
+            f"| {number(finals.mean())}{half} | {number(random)} | {' to '.join(spent)} |"
+        )
+    return "\n".join(text) if len(text) > 2 else "*Not run yet.*"
+
+
+def grid_table(runs: Sequence[Run], results: Results) -> str:
+    """A line per task, a column per label: the mean over the seeds, the highest in bold."""
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    labels = list(dict.fromkeys(run.label for run in runs))
+    text = [f"| task | {' | '.join(labels)} | random |", "|---" * (len(labels) + 2) + "|"]
+    for task in tasks:
+        means: dict[str, float] = {}
+        random: list[float] = []
+        for (of, label), members in lines(runs).items():
+            rows = [row for row in map(results.find, members) if row and of == task]
+            if rows:
+                means[label] = float(np.mean([float(row["return_mean"]) for row in rows]))
+                random += [float(row["random_mean"]) for row in rows]
+        if means:
+            best = max(means, key=lambda label: means[label])
+            cells = [number(means[label]) if label in means else "" for label in labels]
+            cells[labels.index(best)] = f"**{cells[labels.index(best)]}**"
+            text.append(f"| `{task}` | {' | '.join(cells)} | {number(float(np.mean(random)))} |")
+    return "\n".join(text) if len(text) > 2 else "*Not run yet.*"
+
+
+def number(value: float) -> str:
+    """Whole from a hundred on, three digits below; a true minus sign."""
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "−")
