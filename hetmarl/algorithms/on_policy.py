@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hetmarl.data.rollout_data import RolloutBatch
+from hetmarl.data.rollout_data import RolloutBatch, RolloutData
 from hetmarl.engines import (
     GradientEpochs,
     GradientStep,
@@ -189,6 +189,12 @@ class OnPolicyModule(TeamModule):
         )
         self._rates = [group["lr"] for o in optimizers for group in o.param_groups]
         return optimizers
+
+    def on_train_start(self) -> None:
+        """Refuses rollouts that do not split into chunks or minibatches before any is collected."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, RolloutData):
+            self.engine.check_rollout(data.num_envs, data.steps_per_batch)
 
     def learn(self, batch: RolloutBatch, randomness: UpdateRandomness) -> dict[str, Tensor]:
         """One iteration of the engine on the rollout."""

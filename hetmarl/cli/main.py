@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,7 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hint = f" Did you mean '{close[0]}'?" if close else ""
         print(f"hetmarl: unknown command '{command}'.{hint}\n\n{usage()}", file=sys.stderr)
         raise SystemExit(2)
-    importlib.import_module(f"hetmarl.cli.{command}").main(rest)
+    try:
+        importlib.import_module(f"hetmarl.cli.{command}").main(rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
 
 
 def usage() -> str:

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from hetmarl.engines.randomness import UpdateRandomness
+from hetmarl.engines.randomness import UpdateRandomness, check_minibatches
 from hetmarl.engines.step import GradientStep
 from hetmarl.engines.trust_region import TrustRegionStep
 from hetmarl.objectives.drifts import Neighbourhood, PolicyChange
@@ -149,7 +149,7 @@ class OnPolicyEngine:
             ``loss_critic``, ``grad_norm_critic``.
         """
         loss, names = self.loss, self.loss.spec.names
-        self._check_length(data)
+        self._check_length(data.shape[1])
         loss.prepare(data)
         metrics = {"value_mean": data.get(loss.tensor_keys.value_target).mean()}
         factor = torch.ones_like(data.get(("next", "reward")))
@@ -221,11 +221,27 @@ class OnPolicyEngine:
             return x.reshape(-1, self.chunk_length, *x.shape[2:])
         return x.flatten(0, 1)
 
-    def _check_length(self, data: TensorDictBase) -> None:
+    def check_rollout(self, num_envs: int, steps: int) -> None:
+        """Refuses rollouts ``[num_envs, steps]`` that could not be learned from.
+
+        Raises:
+            ConfigError: they do not split into chunks or minibatches, and what to set.
+        """
+        self._check_length(steps)
+        policy, critic = self.loss.policy, self.loss.critic
+        parts = [(bool(critic.recurrent), self.critic_minibatches)]
+        for members, update in zip(self.units, self.updates, strict=True):
+            chunked = any(i in policy.recurrent for i in members)
+            parts.append((chunked, getattr(update, "minibatches", 1)))
+        for chunked, minibatches in parts:
+            length = self.chunk_length if chunked else 1
+            check_minibatches(num_envs * (steps // length), minibatches)
+
+    def _check_length(self, steps: int) -> None:
         recurrent = self.loss.policy.recurrent or self.loss.critic.recurrent
-        if recurrent and data.shape[1] % self.chunk_length:
+        if recurrent and steps % self.chunk_length:
             raise ConfigError(
-                f"a rollout has {data.shape[1]} steps and algo.chunk_length={self.chunk_length} "
+                f"a rollout has {steps} steps and algo.chunk_length={self.chunk_length} "
                 "does not divide it. Set data.rollout_steps to a multiple of algo.chunk_length."
             )
 

@@ -22,6 +22,21 @@ def stream(*where: int | str, device: torch.device | str = "cpu") -> torch.Gener
     return torch.Generator(device).manual_seed(stable_seed(*where))
 
 
+def check_minibatches(rows: int, parts: int) -> None:
+    """Refuses more minibatches than there are samples.
+
+    Raises:
+        ConfigError: what to set.
+    """
+    if rows < parts:
+        raise ConfigError(
+            f"{rows} samples cannot be split into {parts} minibatches. A sample is a frame, of a "
+            "recurrent network algo.chunk_length steps. Collect longer rollouts "
+            "(data.rollout_steps, num_envs), or set fewer algo.minibatches or "
+            "algo.critic_minibatches."
+        )
+
+
 class UpdateRandomness:
     """The random numbers of one iteration's updates.
 
@@ -64,13 +79,7 @@ class UpdateRandomness:
         rows = count // shards
         if parts == 1:
             return [None]
-        if rows < parts:
-            raise ConfigError(
-                f"{rows} samples cannot be split into {parts} minibatches. A sample is a frame, of "
-                "a recurrent network algo.chunk_length steps. Collect longer rollouts "
-                "(data.rollout_steps, num_envs), or set fewer algo.minibatches or "
-                "algo.critic_minibatches."
-            )
+        check_minibatches(rows, parts)
         order = torch.randperm(rows, generator=self._common)
         return [
             torch.cat([part + shard * rows for shard in range(shards)])

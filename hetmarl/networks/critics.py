@@ -64,6 +64,8 @@ class StateValue(nn.Module):
     """
 
     KEY = "critic"
+    observation_key = "observation"
+    """Under which observations are read; a loss's ``set_keys`` changes it."""
 
     def __init__(self, spec: TeamSpec, config: OnPolicyNetworkConfig) -> None:
         super().__init__()
@@ -108,7 +110,7 @@ class StateValue(nn.Module):
         weight = self.head.weight
         if self.spec.state_dim is not None:
             return data.get("state").to(weight)
-        seen = (data.get((group, "observation")).to(weight) for group in self.spec.groups)
+        seen = (data.get((group, self.observation_key)).to(weight) for group in self.spec.groups)
         pairs = zip(self.encoders, seen, strict=True)
         return torch.cat([encode(x).flatten(data.batch_dims) for encode, x in pairs], dim=-1)
 
@@ -120,6 +122,9 @@ class LocalValues(nn.Module):
 
     Reads ``(group, "observation")``, and with memories ``("hidden", "critic_<agent>") [*B, H]``.
     """
+
+    observation_key = "observation"
+    """Under which observations are read; a loss's ``set_keys`` changes it."""
 
     def __init__(self, spec: TeamSpec, config: OnPolicyNetworkConfig) -> None:
         super().__init__()
@@ -155,7 +160,9 @@ class LocalValues(nn.Module):
 
     def _run(self, data: TensorDictBase, agent: int) -> tuple[Tensor, Tensor | None]:
         memory = read_memory(data, self._key(agent)) if self.recurrent else None
-        return self._network(agent)(self.spec.observation(data, agent), memory)
+        return self._network(agent)(
+            self.spec.observation(data, agent, key=self.observation_key), memory
+        )
 
     def _network(self, agent: int) -> Network:
         return cast(Network, self.networks[agent])

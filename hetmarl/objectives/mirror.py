@@ -178,7 +178,8 @@ class MirrorLoss(LossModule):
         return ["loss_objective", "loss_critic", "entropy", "kl"]
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        """No value estimator object: ``prepare`` estimates."""
+        """No value estimator object: ``prepare`` estimates. The critic reads observations."""
+        self.critic.observation_key = self.tensor_keys.observation
 
     # ------------------------------------------------------------------ before the update
     @torch.no_grad()

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -16,6 +19,16 @@ def test_usage_names_every_command(hetmarl: Command) -> None:
         assert code == 0
         for command in ("train", "evaluate", "render", "plot", "list", "doctor"):
             assert command in out
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    """`hetmarl list tasks | head -1`: no traceback."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "hetmarl.cli.main", "list", "tasks"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == ""
 
 
 @pytest.mark.slow

@@ -75,4 +75,5 @@ def test_refused(hetmarl: Command, overrides: list[str], said: str) -> None:
     code, _, err = hetmarl("train", *ON_POLICY, "algo=happo", "run_dir=a", *overrides)
     assert code == 2
     assert said in err
+    assert not Path("a/metrics.csv").exists()  # before anything was collected
     assert "Traceback" not in err

@@ -308,6 +308,7 @@ def test_keys_can_be_renamed() -> None:
     loss = MirrorLoss(module.policy, module.critic, ClipDrift(0.2)).double()
     names = {"action": "did", "sample": "drew", "action_mask": "may", "alive": "lives"}
     names |= {"advantage": "gain", "old_log_prob": "before", "value_target": "goal"}
+    names["observation"] = "seen"
     loss.set_keys(**names)
     for where in (data, data["next"]):
         for group in HybridEnv.GROUPS:
