@@ -56,8 +56,8 @@ class SquashedActor(nn.Module):
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
         if not torch.isfinite(high - low).all() or (high <= low).any():
             raise ConfigError(
-                f"agent '{agent.name}': a squashed action needs finite bounds with low < high, "
-                f"given low={agent.action.low}, high={agent.action.high}."
+                f"agent '{agent.name}': squashed actions need finite action bounds with "
+                f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
         self.net = mlp(
             _vector(agent),
