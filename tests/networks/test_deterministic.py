@@ -93,8 +93,8 @@ def test_choices_are_gumbel_draws_and_their_mode() -> None:
     def whole(like: Tensor) -> Tensor:
         return normal
 
-    def by_component(like: Tensor, parts: list[Tensor] = list(normal.split([3, 2], -1))) -> Tensor:
-        return next(p for p in parts if p.shape == like.shape)
+    def by_component(like: Tensor) -> Tensor:
+        return next(part for part in normal.split([3, 2], -1) if part.shape == like.shape)
 
     sample = actor.sample(observation, whole, mask)
     theirs = GumbelActor.sample(actor, observation, whole, mask)
