@@ -74,8 +74,8 @@ class DeterministicChoiceActor(GumbelActor):
     """Choices for deterministic policy gradients: π(o) = argmax of the logits, per component.
 
     An argmax has no gradient, so the policy is improved, and explores, at Gumbel draws around it,
-    whose straight-through gradient is that of the softmax (``GumbelActor``; Lowe et al. 2017, arXiv
-    1706.02275, use the same estimator for choices).
+    whose straight-through gradient is that of the softmax (``GumbelActor``; MADDPG, Lowe et al.
+    2017, arXiv 1706.02275, relaxes choices by Gumbel-softmax too).
     """
 
     def sample(

@@ -14,6 +14,7 @@ from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.off_policy import JointQLoss, least
 from hetmarl.objectives.reduce import Reduce, identity
+from hetmarl_envs.errors import ConfigError
 
 
 class DeterministicLoss(JointQLoss):
@@ -52,6 +53,12 @@ class DeterministicLoss(JointQLoss):
         reduce: Reduce = identity,
     ) -> None:
         super().__init__(policy, critic, gamma=gamma, reduce=reduce)
+        for name, actor in zip(self.spec.names, policy.actors, strict=True):
+            if not hasattr(actor, "smoothed"):
+                raise ConfigError(
+                    f"agent '{name}' has a {type(actor).__name__}; expected a deterministic actor: "
+                    "TeamPolicy(spec, DeterministicNetworkConfig())."
+                )
         self.policy_noise, self.noise_clip = policy_noise, noise_clip
         self.target_actors = copy.deepcopy(policy.actors).requires_grad_(False)
 

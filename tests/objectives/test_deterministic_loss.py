@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hetmarl.networks import DeterministicNetworkConfig, JointQ, TeamPolicy
+from hetmarl.networks import DeterministicNetworkConfig, JointQ, NetworkConfig, TeamPolicy
 from hetmarl.objectives import DeterministicLoss
 from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 from tests.teams import MIXED, STATELESS, UNEQUAL, batch
 
 GAMMA = 0.9
@@ -157,6 +158,12 @@ def test_targets_respect_the_next_mask_and_nothing_else_does() -> None:
             mask = data["next", a.group, "action_mask"][:, a.index]
             assert not (seen[0][i] * ~mask).any()
             assert (seen[0][i] * ~data[a.group, "action_mask"][:, a.index]).any()  # it could have
+
+
+def test_random_policies_are_refused() -> None:
+    network = NetworkConfig([8])
+    with pytest.raises(ConfigError, match="agent 'left' has a SquashedGaussianActor; expected a"):
+        DeterministicLoss(TeamPolicy(UNEQUAL, network), JointQ(UNEQUAL, network))
 
 
 def test_gradients_where_they_should_be() -> None:
