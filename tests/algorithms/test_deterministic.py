@@ -157,4 +157,4 @@ def returns(module: type[OffPolicyModule], task: str, frames: int) -> float:
 )
 def test_choices_find_an_equilibrium(module: type[HADDPG], task: str, least: float) -> None:
     """From which no agent gains alone: in climbing 11 or 7, or 5 and 6 on the way there."""
-    assert returns(module, task, 4_000) >= least
+    assert returns(module, task, 8_000) >= least
