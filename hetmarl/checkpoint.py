@@ -13,7 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig, TeamPolicy
+from hetmarl.networks import (
+    DeterministicNetworkConfig,
+    NetworkConfig,
+    OnPolicyNetworkConfig,
+    TeamPolicy,
+)
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import HetmarlError
 
@@ -65,7 +70,8 @@ def load_policy(
 
 def _network(settings: dict[str, Any], network_type: type[NetworkConfig] | None) -> NetworkConfig:
     name = settings.get("network_type", NetworkConfig.__name__)
-    known = {cls.__name__: cls for cls in (NetworkConfig, OnPolicyNetworkConfig)}
+    ours = (NetworkConfig, DeterministicNetworkConfig, OnPolicyNetworkConfig)
+    known = {cls.__name__: cls for cls in ours}
     if network_type is None and name not in known:
         raise CheckpointError(
             f"the policy's networks are made by '{name}', which is not one of hetmarl's "

@@ -40,12 +40,30 @@ UNEQUAL = TeamSpec(
 )
 STATELESS = TeamSpec(UNEQUAL.agents, None)
 ALONE = TeamSpec((agent("solo", "agents", 0, 3, [-1.0, 0.0], [1.0, 5.0]),), 3)
+# Every kind of action in one team, whose order is again not the groups'.
+MIXED = TeamSpec(
+    (
+        AgentSpec("panel_0", "panel", 0, (4,), ActionSpace("multi_discrete", choices=(3, 2))),
+        agent("arm", "arm", 0, 3, [-1.0, 0.0], [1.0, 5.0]),
+        AgentSpec("valve", "valve", 0, (2,), ActionSpace("discrete", choices=(4,))),
+        AgentSpec("panel_1", "panel", 1, (4,), ActionSpace("multi_discrete", choices=(3, 2))),
+    ),
+    state_dim=5,
+)
 
 
 def batch(
-    spec: TeamSpec, size: int = 8, *, deaths: bool = False, dtype: torch.dtype = torch.float32
+    spec: TeamSpec,
+    size: int = 8,
+    *,
+    deaths: bool = False,
+    masks: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> TensorDict:
-    """A replay batch ``[size]`` of random numbers, actions within bounds."""
+    """A replay batch ``[size]`` of random numbers, actions within bounds and legal.
+
+    With ``masks`` half of the choices are illegal, and all of a dead agent's.
+    """
 
     def observed() -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -54,6 +72,13 @@ def batch(
             entry = {"observation": torch.randn(size, len(members), *shape, dtype=dtype)}
             if deaths:
                 entry["alive"] = torch.rand(size, len(members), 1) < 0.6
+            choices = spec.agents[members[0]].action.choices
+            if masks and choices:
+                parts = [torch.rand(size, len(members), k) < 0.5 for k in choices]
+                for part in parts:  # one of them stays
+                    part.scatter_(-1, torch.randint(part.shape[-1], (size, len(members), 1)), True)
+                mask = torch.cat(parts, -1)
+                entry["action_mask"] = mask & entry["alive"] if deaths else mask
             values[group] = entry
         if spec.state_dim is not None:
             values["state"] = torch.randn(size, spec.state_dim, dtype=dtype)
@@ -62,6 +87,13 @@ def batch(
     root = observed()
     for group, members in spec.groups.items():
         space = spec.agents[members[0]].action
+        if space.choices:
+            shares = torch.rand(size, len(members), space.width)
+            legal = root[group].get("action_mask", torch.ones_like(shares)).to(shares)
+            parts = (shares * legal).split(list(space.choices), -1)
+            index = torch.stack([part.argmax(-1) for part in parts], -1)
+            root[group]["action"] = space.write(index)
+            continue
         low, high = torch.tensor(space.low, dtype=dtype), torch.tensor(space.high, dtype=dtype)
         share = torch.rand(size, len(members), space.dim, dtype=dtype)
         root[group]["action"] = low + (high - low) * share

@@ -82,6 +82,20 @@ for _name in ("hasac", "masac"):
         )
     )
 for _name, _config in {
+    "haddpg": "haddpg:HADDPGConfig",
+    "hatd3": "hatd3:HATD3Config",
+    "maddpg": "haddpg:HADDPGConfig",
+    "matd3": "hatd3:HATD3Config",
+}.items():
+    register_algorithm(
+        AlgorithmEntry(
+            _name,
+            f"hetmarl.algorithms.{_name}:{_name.upper()}",
+            f"hetmarl.algorithms.{_config}",
+            network="hetmarl.networks.config:DeterministicNetworkConfig",
+        )
+    )
+for _name, _config in {
     "happo": "happo:HAPPOConfig",
     "hatrpo": "hatrpo:HATRPOConfig",
     "haa2c": "on_policy:GradientConfig",

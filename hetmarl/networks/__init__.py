@@ -10,8 +10,18 @@ from hetmarl.networks.actors import (
     make_actor,
 )
 from hetmarl.networks.body import Body, Memory
-from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig, SePSConfig
+from hetmarl.networks.config import (
+    DeterministicNetworkConfig,
+    NetworkConfig,
+    OnPolicyNetworkConfig,
+    SePSConfig,
+)
 from hetmarl.networks.critics import JointQ, LocalValues, StateValue
+from hetmarl.networks.deterministic import (
+    DeterministicActor,
+    DeterministicChoiceActor,
+    make_deterministic_actor,
+)
 from hetmarl.networks.distributions import (
     ActionDistribution,
     Choices,
@@ -29,6 +39,9 @@ __all__ = [
     "Body",
     "ChoiceActor",
     "Choices",
+    "DeterministicActor",
+    "DeterministicChoiceActor",
+    "DeterministicNetworkConfig",
     "DiagonalGaussian",
     "GaussianActor",
     "GumbelActor",
@@ -46,5 +59,6 @@ __all__ = [
     "StateValue",
     "TeamPolicy",
     "make_actor",
+    "make_deterministic_actor",
     "mlp",
 ]

@@ -37,31 +37,31 @@ class Sample(NamedTuple):
     log_prob: Tensor | None = None
 
 
-class SquashedGaussianActor(nn.Module):
-    """A Gaussian squashed by tanh into the bounds of the action space.
+class SquashedActor(nn.Module):
+    """A network whose outputs tanh squashes into the bounds of the action space.
 
-    u ~ N(μ(o), σ(o)²),  a = c + h·tanh(u), with centre c and half-width h of each dimension, and
-    log π(a|o) = Σ_d [log N(u_d; μ_d, σ_d) − log h_d − log(1 − tanh²(u_d))]
-    (Haarnoja et al. 2018, arXiv 1801.01290, appendix C, here with each dimension's own bounds).
+    a = c + h·tanh(u), with centre c and half-width h of each dimension.
 
-    The reference squashes by ``high[0]`` alone; asymmetric or unequal bounds are exact here.
+    Args:
+        agent: its spaces.
+        config: sizes.
+        outputs: numbers that the network puts out.
     """
 
     centre: Tensor
     half_width: Tensor
-    LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 
-    def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
+    def __init__(self, agent: AgentSpec, config: NetworkConfig, outputs: int) -> None:
         super().__init__()
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
         if not torch.isfinite(high - low).all() or (high <= low).any():
             raise ConfigError(
-                f"agent '{agent.name}': a squashed Gaussian needs finite action bounds with "
+                f"agent '{agent.name}': squashed actions need finite action bounds with "
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
         self.net = mlp(
             _vector(agent),
-            2 * agent.action.dim,
+            outputs,
             config.hidden_sizes,
             config.activation,
             config.actor_last_activation,
@@ -74,12 +74,34 @@ class SquashedGaussianActor(nn.Module):
         self.register_buffer("centre", centre)
         self.register_buffer("half_width", half_width)
 
+    def output(self, observation: Tensor) -> Tensor:
+        """Observation ``[*B, O]`` to ``[*B, outputs]``."""
+        # to the weights' device and dtype, and out of autocast's: in bfloat16 what follows would
+        # have two or three digits
+        return self.net(observation.to(self.centre)).to(self.centre.dtype)
+
+    def _squash(self, u: Tensor) -> Tensor:
+        return self.centre + self.half_width * u.tanh()
+
+
+class SquashedGaussianActor(SquashedActor):
+    """A Gaussian squashed by tanh into the bounds of the action space.
+
+    u ~ N(μ(o), σ(o)²),  a = c + h·tanh(u), with centre c and half-width h of each dimension, and
+    log π(a|o) = Σ_d [log N(u_d; μ_d, σ_d) − log h_d − log(1 − tanh²(u_d))]
+    (Haarnoja et al. 2018, arXiv 1801.01290, appendix C, here with each dimension's own bounds).
+
+    The reference squashes by ``high[0]`` alone; asymmetric or unequal bounds are exact here.
+    """
+
+    LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+
+    def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
+        super().__init__(agent, config, 2 * agent.action.dim)
+
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Observation ``[*B, O]`` to mean and log standard deviation of u, each ``[*B, A]``."""
-        # to the weights' device and dtype, and out of autocast's: in bfloat16 the logarithms below
-        # would have two or three digits
-        output = self.net(observation.to(self.centre)).to(self.centre.dtype)
-        mean, log_std = output.chunk(2, dim=-1)
+        mean, log_std = self.output(observation).chunk(2, dim=-1)
         return mean, log_std.clamp(self.LOG_STD_MIN, self.LOG_STD_MAX)
 
     def sample(
@@ -111,9 +133,6 @@ class SquashedGaussianActor(nn.Module):
         """
         mean, log_std = self(observation)
         return self._squash(mean if noise is None else mean + log_std.exp() * noise(mean)), None
-
-    def _squash(self, u: Tensor) -> Tensor:
-        return self.centre + self.half_width * u.tanh()
 
 
 class Actor(nn.Module, ABC):

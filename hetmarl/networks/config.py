@@ -63,6 +63,30 @@ class NetworkConfig:
 
 
 @dataclass
+class DeterministicNetworkConfig(NetworkConfig):
+    """The networks of deterministic policies and their critics; defaults are HARL's."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128])
+    """Units of each hidden layer, typically 64 to 512."""
+    exploration_noise: float = 0.1
+    """σ of the noise on real-valued actions, in half widths of the bounds; .05 to .3. Choices
+    explore by Gumbel noise, which has no such size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exploration_noise >= 0:
+            raise ConfigError(
+                f"network.exploration_noise={self.exploration_noise}: expected 0 or more."
+            )
+
+    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+        """The team's actors, in team order."""
+        from hetmarl.networks.deterministic import make_deterministic_actor  # made from this config
+
+        return [make_deterministic_actor(agent, self) for agent in spec.agents]
+
+
+@dataclass
 class SePSConfig:
     """How ``network.sharing=seps`` finds out which agents are alike; see ``networks.seps``."""
 

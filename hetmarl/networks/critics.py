@@ -42,17 +42,22 @@ class JointQ(nn.Module):
             mlp(inputs, 1, config.hidden_sizes, config.activation) for _ in range(count)
         )
 
-    def forward(self, state: Tensor, actions: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def forward(
+        self, state: Tensor, actions: Sequence[Tensor], first: int | None = None
+    ) -> tuple[Tensor, ...]:
         """Values of ``state [*B, S]`` and joint action (team order, each ``[*B, W_i]``).
 
         Choices are read as one-hot vectors.
+
+        Args:
+            first: how many of them, from the first on; None: all.
 
         Returns:
             Q₁, Q₂, …, each ``[*B, 1]``.
         """
         dtype = next(self.parameters()).dtype
         x = torch.cat([state, *actions], dim=-1).to(dtype)
-        return tuple(value(x).to(dtype) for value in self.values)
+        return tuple(value(x).to(dtype) for value in self.values[:first])
 
 
 class StateValue(nn.Module):

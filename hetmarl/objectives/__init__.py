@@ -1,6 +1,7 @@
 """Losses under TorchRL's LossModule contract; drifts and neighbourhoods of mirror learning."""
 
 from hetmarl.objectives.checks import DriftError, check_drift, check_neighbourhood
+from hetmarl.objectives.deterministic import DeterministicLoss
 from hetmarl.objectives.drifts import (
     ClipDrift,
     Drift,
@@ -20,6 +21,7 @@ from hetmarl.objectives.value_norm import ValueNorm
 __all__ = [
     "AgentBatch",
     "ClipDrift",
+    "DeterministicLoss",
     "Drift",
     "DriftError",
     "HASACLoss",

@@ -19,13 +19,17 @@ ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \|", re.MULTILINE)
 SECTIONS = ("eval", "checkpoint", "trainer", "data", "network")
 
 
-@pytest.mark.parametrize("algorithm", ["hasac", "happo"])
+@pytest.mark.parametrize("algorithm", ["hasac", "haddpg", "happo"])
 def test_configuration_page_has_every_key_with_its_default(
     settings: Callable[..., Settings], algorithm: str
 ) -> None:
     page = (REFERENCE / "configuration.md").read_text(encoding="utf-8")
     sections = {part.partition("\n")[0]: part for part in page.split("\n## ")}
-    others = ("Data", "Network") if algorithm == "happo" else ("On policy",)
+    others = {
+        "hasac": ("Deterministic policies", "On policy"),
+        "haddpg": ("Network", "On policy"),
+        "happo": ("Data", "Network", "Deterministic policies"),
+    }[algorithm]
     stated = dict(ROW.findall("".join(text for t, text in sections.items() if t not in others)))
     keys = {key for key in known_keys(algorithm) if not key.startswith("algo.")}
     assert set(stated) == keys - set(SECTIONS)

@@ -10,7 +10,7 @@ from hetmarl.conf import Settings, resolve
 from hetmarl.conf.schema import TrainerConfig
 from hetmarl.conf.store import FILES
 from hetmarl.data import ReplayDataConfig
-from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks import DeterministicNetworkConfig, NetworkConfig, OnPolicyNetworkConfig
 from hetmarl_envs.errors import ConfigError, HetmarlError, UnknownNameError
 from hetmarl_envs.registry import list_tasks
 
@@ -163,6 +163,44 @@ def test_experiments_are_the_published_settings(settings: Compose, task: str) ->
     assert train.network == NetworkConfig([256, 256], "relu", "tanh")
 
 
+# HARL's tuned HATD3 and MATD3: steps of a transition, delay. HADDPG and MADDPG: steps, gradient
+# steps per vector step, exploration noise.
+TUNED_TD3 = {
+    **{"ant_4x2": (5, 2), "halfcheetah_2x3": (10, 2), "hopper_3x1": (5, 2)},
+    **{"walker2d_2x3": (20, 8), "walker2d_6x1": (25, 2), "humanoid_17x1": (5, 2)},
+}
+TUNED_DDPG = {
+    **{"ant_4x2": (20, 0.5, 0.05), "halfcheetah_2x3": (20, 1.0, 0.1), "hopper_3x1": (20, 1.0, 0.1)},
+    **{"walker2d_2x3": (10, 1.0, 0.1), "walker2d_6x1": (20, 1.0, 0.1)},
+}
+DETERMINISTIC = [
+    *((task, "hatd3") for task in TUNED_TD3),
+    *((task, "matd3") for task in TUNED_TD3 if task != "humanoid_17x1"),
+    *((task, algorithm) for task in TUNED_DDPG for algorithm in ("haddpg", "maddpg")),
+]
+
+
+@pytest.mark.parametrize(("task", "algorithm"), DETERMINISTIC)
+def test_tuned_deterministic(settings: Compose, task: str, algorithm: str) -> None:
+    found = settings(f"+experiment=mamujoco/{task}_{algorithm}")
+    train = found.train
+    assert (found.algorithm.name, train.task.name) == (algorithm, f"mamujoco/{task}")
+    assert train.task.options == {"observability": "full"}
+    expected = {"gamma": 0.99, "polyak": 0.005, "batch_size": 1000, "max_grad_norm": None}
+    expected |= {"actor_lr": 5e-4, "critic_lr": 1e-3}
+    if "td3" in algorithm:
+        steps, delay = TUNED_TD3[task]
+        updates, noise = 1.0, 0.1
+        expected |= {"policy_noise": 0.2, "noise_clip": 0.5, "policy_delay": delay}
+    else:
+        steps, updates, noise = TUNED_DDPG[task]
+    expected |= {"n_step": steps, "updates_per_step": updates}
+    assert asdict(train.algo) == expected
+    assert (train.num_envs, train.total_frames) == (10, 10_000_000)
+    assert (train.data.warmup_frames, train.data.buffer_size) == (10_000, 1_000_000)
+    assert train.network == DeterministicNetworkConfig([256, 256], "relu", "tanh", noise)
+
+
 # HARL's tuned settings: learning rate, passes, minibatches, clip, entropy, decay; HATRPO's radius;
 # HAA2C's learning rate, passes, decay.
 TUNED_PPO = {
@@ -267,6 +305,7 @@ def test_every_experiment_is_pinned() -> None:
     """No overlay without a line in the tests above."""
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
     names = [f"mamujoco/{t}_hasac" for t in PUBLISHED]
+    names += [f"mamujoco/{t}_{a}" for t, a in DETERMINISTIC]
     names += [f"mamujoco/{t}_{a}" for t in TUNED_PPO for a in ("happo", "mappo")]
     names += [f"mamujoco/{t}_hatrpo" for t in TUNED_TRPO] + [
         f"mamujoco/{t}_haa2c" for t in TUNED_A2C

@@ -21,10 +21,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from hetmarl.algorithms import get_algorithm
-from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, stream
+from hetmarl.engines import UpdateRandomness, stream
 from hetmarl.lightning.strategy import average
-from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
-from hetmarl.objectives import HASACLoss
 from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 
@@ -60,9 +58,18 @@ class Sent:
         return average(tensor)
 
 
+def in_process(name: str, reduce: Reduce) -> Any:
+    """The algorithm's module where there is neither a Trainer nor its processes."""
+    module = get_algorithm(name).load("module")
+    return type("InProcess", (module,), {"reduce": staticmethod(reduce)})
+
+
 # ---------------------------------------------------------------------- off-policy
-def replayed(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict:
-    """A process's replay batch ``[BATCH]``, float64; with ``deaths`` fewer live in process 1."""
+def replayed(rank: int, iteration: int, update: int, deaths: bool, arm: ActionSpace) -> TensorDict:
+    """A process's replay batch ``[BATCH]``, float64; with ``deaths`` fewer live in process 1.
+
+    An arm that chooses may not choose everything.
+    """
     g = stream("batch", rank, iteration, update)
 
     def normal(*shape: int) -> Tensor:
@@ -75,10 +82,16 @@ def replayed(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict
                 alive = torch.rand(BATCH, size, 1, generator=g) > (0.2 + 0.5 * rank)
                 # nobody of this process lives
                 groups[name]["alive"] = alive & (rank == 0 or update != 1)
+        if arm.choices:
+            legal = torch.rand(BATCH, 1, arm.width, generator=g) < 0.6
+            legal[..., 0] = True
+            groups["arm"]["action_mask"] = legal
         return {**groups, "state": normal(4)}
 
     data = TensorDict(observed(), [BATCH])
     data["leg", "action"], data["arm", "action"] = normal(2, 2).tanh(), normal(1, 1).tanh()
+    if arm.choices:
+        data["arm", "action"] = torch.randint(arm.width, (BATCH, 1), generator=g)
     following = observed()
     following["reward"] = normal(1)
     following["terminated"] = torch.rand(BATCH, 1, generator=g) < 0.2
@@ -89,28 +102,21 @@ def replayed(rank: int, iteration: int, update: int, deaths: bool) -> TensorDict
 
 def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str, Any]) -> Any:
     """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
-    torch.manual_seed(0)
-    spec, network = team(CONTINUOUS), NetworkConfig(hidden_sizes=[16, 16])
-    policy, critic = TeamPolicy(spec, network), JointQ(spec, network)
-    loss = HASACLoss(policy, critic, auto_alpha=True, reduce=reduce).double()
-
-    def step(parameters: list[torch.nn.Parameter], norm: float | None) -> GradientStep:
-        return GradientStep(parameters, torch.optim.Adam(parameters, lr=1e-3), reduce, norm)
-
-    engine = OffPolicyEngine(
-        loss,
-        step(list(critic.parameters()), 0.5),
-        [step(list(actor.parameters()), 0.5) for actor in policy.actors],
-        step([*loss.log_alpha, loss.log_alpha_joint], None),
-        sequential=name == "hasac",
-    )
+    arm = case.get("arm", CONTINUOUS)
+    module = in_process(name, reduce)(
+        team(arm), {"max_grad_norm": 0.5}, {"hidden_sizes": [16, 16]}
+    ).double()
+    module.optimizers_of_team()
+    gradients: Counter[int] = Counter()
     for iteration in range(ITERATIONS):
         randomness = UpdateRandomness(3, iteration, shards)
         for update in range(UPDATES):
-            parts = [replayed(rank, iteration, update, case["deaths"]) for rank in shards]
-            engine.update(torch.cat(parts), randomness)  # type: ignore[arg-type]
-    steps = (critic, *policy.actors) * (ITERATIONS * UPDATES)
-    return loss, Counter(numel(module) for module in steps)
+            moves = module.moves_actors(1 + iteration * UPDATES + update)
+            parts = [replayed(rank, iteration, update, case["deaths"], arm) for rank in shards]
+            module.engine.update(torch.cat(parts), randomness, actors=moves)
+            actors = module.policy.actors if moves else ()
+            gradients.update(map(numel, (module.critic, *actors)))
+    return module.loss, gradients
 
 
 # ---------------------------------------------------------------------- on-policy
@@ -165,9 +171,7 @@ def on_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str
     parts = {"max_grad_norm": 0.5, "critic_epochs": 2, "critic_minibatches": 2, "chunk_length": 4}
     if name != "hatrpo":
         parts |= {"epochs": 2, "minibatches": 3}
-    # neither a Trainer nor its processes here
-    kind = type("InProcess", (entry.load("module"),), {"reduce": staticmethod(reduce)})
-    module = kind(
+    module = in_process(name, reduce)(
         team(CHOICE),
         entry.load("config")(**parts | case.get("config", {})),
         entry.load("network")(hidden_sizes=[8], memory_size=4, **case.get("network", {})),
@@ -195,7 +199,13 @@ FULL = {"sharing": "full"}
 CASES: dict[str, dict[str, Any]] = {
     "hasac": {"deaths": False},
     "hasac, deaths": {"deaths": True},
+    "hasac, choices": {"deaths": True, "arm": CHOICE},
     "masac, deaths": {"deaths": True},
+    "haddpg, choices": {"deaths": True, "arm": CHOICE},
+    "hatd3": {"deaths": True},
+    "hatd3, choices": {"deaths": False, "arm": CHOICE},
+    "maddpg": {"deaths": True},
+    "matd3": {"deaths": True},
     "happo": {"deaths": True},
     "happo, nobody dies": {"deaths": False},
     "happo, shared": {
@@ -218,7 +228,8 @@ CASES: dict[str, dict[str, Any]] = {
 def learn(case: str, shards: tuple[int, ...], reduce: Reduce) -> tuple[Tensor, Counter[int]]:
     """All weights and statistics after the updates of the given shards, as one vector."""
     name, settings = case.partition(",")[0], CASES[case]
-    run: Callable[..., Any] = off_policy if name in ("hasac", "masac") else on_policy
+    replays = get_algorithm(name).data.endswith(":ReplayData")
+    run: Callable[..., Any] = off_policy if replays else on_policy
     loss, gradients = run(name, shards, reduce, settings)
     values = [v.detach().double().flatten() for v in loss.state_dict().values()]
     return torch.cat(values), gradients

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,10 +14,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness, sequential_update
-from hetmarl.networks import JointQ, NetworkConfig, Sample, TeamPolicy
-from hetmarl.objectives import HASACLoss
+from hetmarl.networks import (
+    DeterministicNetworkConfig,
+    JointQ,
+    NetworkConfig,
+    Sample,
+    TeamPolicy,
+)
+from hetmarl.objectives import DeterministicLoss, HASACLoss, JointQLoss
 from hetmarl_envs.contract import TeamSpec
 from tests.teams import ALONE, UNEQUAL, agent, batch
+
+
+def engine_of(loss: JointQLoss, lr: float, polyak: float) -> OffPolicyEngine:
+    def step(parameters: Any) -> GradientStep:
+        parameters = list(parameters)
+        return GradientStep(parameters, torch.optim.Adam(parameters, lr=lr))
+
+    temperatures = None
+    if isinstance(loss, HASACLoss):
+        temperatures = step([*loss.log_alpha, loss.log_alpha_joint])
+    actors = [step(a.parameters()) for a in loss.policy.actors]
+    return OffPolicyEngine(loss, step(loss.critic.parameters()), actors, temperatures, polyak)
 
 
 def make(
@@ -25,19 +43,21 @@ def make(
 ) -> tuple[HASACLoss, OffPolicyEngine]:
     network = NetworkConfig([8], activation="tanh")
     loss = HASACLoss(TeamPolicy(spec, network), JointQ(spec, network), **settings).double()
+    return loss, engine_of(loss, lr, polyak)
 
-    def step(parameters: Any) -> GradientStep:
-        parameters = list(parameters)
-        return GradientStep(parameters, torch.optim.Adam(parameters, lr=lr))
 
-    engine = OffPolicyEngine(
-        loss,
-        step(loss.critic.parameters()),
-        [step(a.parameters()) for a in loss.policy.actors],
-        step([*loss.log_alpha, loss.log_alpha_joint]),
-        polyak,
-    )
-    return loss, engine
+def make_deterministic(
+    spec: TeamSpec = UNEQUAL, lr: float = 1e-2, polyak: float = 0.1
+) -> tuple[DeterministicLoss, OffPolicyEngine]:
+    network = DeterministicNetworkConfig([8], activation="tanh")
+    policy, critic = TeamPolicy(spec, network), JointQ(spec, network)
+    loss = DeterministicLoss(policy, critic, policy_noise=0.2).double()
+    return loss, engine_of(loss, lr, polyak)
+
+
+Make = Callable[..., tuple[Any, OffPolicyEngine]]
+both = pytest.mark.parametrize("make", [make, make_deterministic], ids=["hasac", "hatd3"])
+"""Kinds of policies that the engine updates, random and deterministic."""
 
 
 def weights(module: nn.Module) -> list[Tensor]:
@@ -51,7 +71,7 @@ def same(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 class Spy:
     """Notes what the engine asks a loss for, with the policies as they were then."""
 
-    def __init__(self, loss: HASACLoss, engine: OffPolicyEngine) -> None:
+    def __init__(self, loss: JointQLoss, engine: OffPolicyEngine) -> None:
         self.events: list[dict[str, Any]] = []
         self.loss = loss
         self._sample, self._actor = loss.sample, loss.actor
@@ -72,7 +92,7 @@ class Spy:
                 "what": "sample",
                 "agent": i,
                 "action": sample.action.detach().clone(),
-                "noise": drawn[0],
+                "noise": drawn[0] if drawn else None,
                 "weights": weights(self.loss.policy.actors[i]),
                 "data": data,
             }
@@ -95,12 +115,14 @@ class Spy:
         def stepped(value: Tensor) -> Tensor:
             before = [weights(a) for a in self.loss.policy.actors]
             critic = weights(self.loss.critic)
-            alphas = [p.detach().clone() for p in self.loss.log_alpha]
+            others = [m for pair in self.loss.targets for m in pair[:1]]
+            others += [m for m in (getattr(self.loss, "log_alpha", None),) if m is not None]
+            still = [weights(module) for module in others]
             norm = step(value)
             after = [weights(a) for a in self.loss.policy.actors]
             moved = [not same(a, b) for a, b in zip(before, after, strict=True)]
             assert same(critic, weights(self.loss.critic))
-            assert same(alphas, list(self.loss.log_alpha))
+            assert all(same(a, weights(m)) for a, m in zip(still, others, strict=True))
             self.events.append({"what": "step", "agent": i, "moved": moved, "before": before[i]})
             return norm
 
@@ -108,7 +130,8 @@ class Spy:
         return stepped
 
 
-def test_nobody_else_moves_by_one_bit() -> None:
+@both
+def test_nobody_else_moves_by_one_bit(make: Make) -> None:
     """Also with Adam's momentum, that would move a parameter without a gradient."""
     loss, engine = make()
     spy = Spy(loss, engine)
@@ -120,7 +143,8 @@ def test_nobody_else_moves_by_one_bit() -> None:
         assert event["moved"] == [i == event["agent"] for i in range(3)]
 
 
-def test_each_agent_sees_its_predecessors_new_policies() -> None:
+@both
+def test_each_agent_sees_its_predecessors_new_policies(make: Make) -> None:
     """Predecessors' actions are drawn again, from the updated policy; successors' are current."""
     loss, engine = make()
     spy = Spy(loss, engine)
@@ -161,7 +185,8 @@ def test_each_agent_sees_its_predecessors_new_policies() -> None:
                 assert torch.equal(redone, source["action"])
 
 
-def test_simultaneous_agents_see_what_the_others_did() -> None:
+@both
+def test_simultaneous_agents_see_what_the_others_did(make: Make) -> None:
     """Its own new action with gradient, everybody else's from the batch; one agent moves a step."""
     loss, engine = make()
     engine.sequential = False
@@ -183,7 +208,8 @@ def test_simultaneous_agents_see_what_the_others_did() -> None:
     assert len([e for e in events if e["what"] == "sample"]) == 3  # nobody is drawn again
 
 
-def test_every_update_has_a_fresh_order() -> None:
+@both
+def test_every_update_has_a_fresh_order(make: Make) -> None:
     loss, engine = make()
     spy = Spy(loss, engine)
     data, randomness = batch(UNEQUAL, dtype=torch.float64), UpdateRandomness(0, 0)
@@ -214,14 +240,36 @@ def test_temperatures_use_the_samples_from_before() -> None:
         assert torch.equal(redone.log_prob, seen[i])
 
 
+@both
 @pytest.mark.parametrize("polyak", [0.005, 0.3, 1.0])
-def test_target_moves_by_its_share(polyak: float) -> None:
+def test_targets_move_by_their_share(make: Make, polyak: float) -> None:
     loss, engine = make(polyak=polyak)
-    before = weights(loss.target_critic)
+    before = [weights(target) for target, _ in loss.targets]
     engine.update(batch(UNEQUAL, dtype=torch.float64), UpdateRandomness(0, 0))
-    new = weights(loss.critic)
-    expected = [a.lerp(b, polyak) for a, b in zip(before, new, strict=True)]
-    torch.testing.assert_close(weights(loss.target_critic), expected)
+    for old, (target, followed) in zip(before, loss.targets, strict=True):
+        pairs = zip(old, weights(followed), strict=True)
+        torch.testing.assert_close(weights(target), [a.lerp(b, polyak) for a, b in pairs])
+        assert not same(old, weights(target))
+
+
+@both
+def test_a_delayed_step_moves_the_critic_alone(make: Make) -> None:
+    loss, engine = make()
+    before, critic = weights(loss), weights(loss.critic)
+    data = batch(UNEQUAL, dtype=torch.float64)
+    metrics = engine.update(data, UpdateRandomness(0, 0), actors=False)
+    assert set(metrics) == {"loss_qvalue", "q_mean", "grad_norm_qvalue"}
+    assert not same(critic, weights(loss.critic))
+    for p, value in zip(loss.critic.parameters(), critic, strict=True):
+        p.data.copy_(value)
+    assert same(before, weights(loss))
+
+
+def test_deterministic_policies_have_no_entropy_to_report() -> None:
+    _, engine = make_deterministic()
+    metrics = engine.update(batch(UNEQUAL, dtype=torch.float64), UpdateRandomness(0, 0))
+    names = {f"{q}/{n}" for q in ("loss_actor", "grad_norm") for n in UNEQUAL.names}
+    assert set(metrics) == names | {"loss_qvalue", "q_mean", "grad_norm_qvalue"}
 
 
 def test_metrics_name_agents_and_leave_out_the_dead() -> None:

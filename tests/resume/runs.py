@@ -70,7 +70,8 @@ def train(
     options = dict(env)
     make = partial(make_env, options.pop("task"), **options)
     processes = trainer_options.get("devices", 1)
-    if algo == "hasac":
+    entry = get_algorithm(algo)
+    if entry.data.endswith(":ReplayData"):
         settings: dict[str, Any] = OFF_POLICY
         collection: dict[str, Any] = {
             "frames_per_batch": num_envs * STEPS,
@@ -81,7 +82,6 @@ def train(
     else:
         settings = ON_POLICY | ({} if algo == "hatrpo" else GRADIENTS)
         collection = {"rollout_steps": STEPS}
-    entry = get_algorithm(algo)
     module = entry.load("module")(
         TeamSpec.from_env(make(num_envs=1)),
         settings | (config or {}),
