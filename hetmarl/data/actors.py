@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
@@ -156,6 +157,11 @@ class LocalActor:
             code = None if self._process._closed else self._process.exitcode
             raise _died(self.name, f"its process ended with exit code {code}", error) from error
 
+    def stop(self) -> None:
+        """Asks it to end, without waiting."""
+        with suppress(OSError, ValueError):  # it has ended already
+            self._collector.pipes[0].send((None, "close"))
+
     def close(self) -> None:
         threads = torch.get_num_threads()
         self._collector.shutdown(timeout=5.0, raise_on_error=False)
@@ -186,6 +192,8 @@ class LocalActors:
             raise
 
     def close(self) -> None:
+        for actor in self.each:
+            actor.stop()
         for actor in self.each:
             actor.close()
 
