@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torchrl.collectors import AsyncCollector, Collector
 from torchrl.envs import EnvBase
@@ -25,14 +25,15 @@ VERSION = "policy_version"
 """``[num_envs, T, 1]`` int64: iterations that the policy had learned from when it acted."""
 
 
+Weights = Callable[[], TensorDictBase]
+"""Called when an actor is about to begin a chunk: the weights to collect it with."""
+
+
 class ActingPolicy(TensorDictModuleBase):
-    """A copy of the team's policy that says of every action which policy it comes from.
+    """The team's policy, which says of every action which version of it the action comes from.
 
-    Its version, and whether it acts at random, are buffers, so that they reach the actors together
+    The version, and whether it acts at random, are buffers, so that they reach the actors together
     with the weights and never apart from them.
-
-    Args:
-        policy: copied, never trained.
     """
 
     version: torch.Tensor
@@ -41,7 +42,6 @@ class ActingPolicy(TensorDictModuleBase):
     def __init__(self, policy: TeamPolicy) -> None:
         super().__init__()
         self.policy = policy
-        self.requires_grad_(False)
         self.register_buffer("version", torch.zeros((), dtype=torch.long))
         self.register_buffer("random", torch.zeros((), dtype=torch.bool))
         self.in_keys = policy.in_keys
@@ -53,9 +53,17 @@ class ActingPolicy(TensorDictModuleBase):
             return write_random_actions(tensordict, self.policy.team)
         return self.policy(tensordict)
 
+    def weights(self) -> TensorDictBase:
+        """A copy on the CPU.
+
+        Tensors that go to another process are shared with it from then on: what was sent must not
+        be written to again.
+        """
+        return TensorDict.from_module(self).data.cpu().clone()
+
 
 class Actor(Protocol):
-    """Collects chunk after chunk, each with the weights that were its policy's at its start."""
+    """Collects chunk after chunk, each with the weights that it was given at its start."""
 
     name: str
 
@@ -101,13 +109,12 @@ def _leave_signals_to_the_learner() -> None:
 
 
 class _Sending(AsyncCollector):
-    """Calls ``before`` whenever it is about to send weights, with which a chunk begins."""
+    """Asks for the weights when it is about to send them, with which a chunk begins."""
 
-    before: Callable[[], None] = staticmethod(lambda: None)
+    weights: Weights
 
-    def update_policy_weights_(self, *args: Any, **kwargs: Any) -> None:
-        self.before()
-        super().update_policy_weights_(*args, **kwargs)
+    def update_policy_weights_(self, *_: Any, **kwargs: Any) -> None:
+        super().update_policy_weights_(self.weights(), **kwargs)
 
 
 class LocalActor:
@@ -127,9 +134,10 @@ class LocalActor:
         make: Callable[[], EnvBase],
         policy: ActingPolicy,
         frames: int,
-        before: Callable[[], None],
+        weights: Weights,
     ) -> None:
         self.name = f"actor {index}"
+        policy = deepcopy(policy)  # its memory is shared with the process
         self._collector = _Sending(
             make,
             policy,
@@ -143,7 +151,7 @@ class LocalActor:
             init_fn=_leave_signals_to_the_learner,
             **_COLLECTOR,
         )
-        self._collector.before = before
+        self._collector.weights = weights
         self._chunks: Iterator[TensorDictBase] = iter(self._collector)
         self._process = self._collector.procs[0]
 
@@ -176,12 +184,12 @@ class LocalActors:
         makes: Sequence[Callable[[], EnvBase]],
         policy: ActingPolicy,
         frames: int,
-        before: Sequence[Callable[[], None]],
+        weights: Sequence[Weights],
     ) -> None:
         self.each: list[LocalActor] = []
         with ThreadPoolExecutor(len(makes)) as pool:
             starting = [
-                pool.submit(LocalActor, i, make, policy, frames, before[i])
+                pool.submit(LocalActor, i, make, policy, frames, weights[i])
                 for i, make in enumerate(makes)
             ]
         try:
@@ -205,16 +213,15 @@ class RayActor:
     for more, so that the actor whose chunk came last waits while the learner learns.
     """
 
-    def __init__(self, collector: Any, index: int, before: Callable[[], None]) -> None:
+    def __init__(self, collector: Any, index: int, weights: Weights) -> None:
         self.name = f"ray actor {index}"
-        self._collector, self._index, self._before = collector, index, before
+        self._collector, self._index, self._weights = collector, index, weights
         self._remote = collector.remote_collectors[index]
         self._pending: Any = None
 
     def begin(self) -> None:
         """Sends the weights and asks for a chunk."""
-        self._before()
-        self._collector.update_policy_weights_(worker_ids=self._index)
+        self._collector.update_policy_weights_(self._weights(), worker_ids=self._index)
         self._pending = self._remote.next.remote()
 
     def ready(self) -> bool:
@@ -247,7 +254,7 @@ class RayActors:
         makes: Sequence[Callable[[], EnvBase]],
         policy: ActingPolicy,
         frames: int,
-        before: Sequence[Callable[[], None]],
+        weights: Sequence[Weights],
     ) -> None:
         try:
             import ray  # noqa: F401
@@ -265,10 +272,10 @@ class RayActors:
             collector_class=Collector,
             collector_kwargs=[dict(_COLLECTOR) for _ in makes],
             remote_configs={"num_cpus": 1},
-            ray_init_config={"include_dashboard": False},
+            ray_init_config={"include_dashboard": False, "log_to_driver": False},
             trust_policy=True,
         )
-        self.each = [RayActor(self._collector, i, b) for i, b in enumerate(before)]
+        self.each = [RayActor(self._collector, i, w) for i, w in enumerate(weights)]
 
     def close(self) -> None:
         collector, self._collector = self._collector, None
@@ -278,8 +285,8 @@ class RayActors:
 
 def _died(name: str, how: str, error: BaseException) -> HetmarlError:
     return HetmarlError(
-        f"{name} has died ({how}): {error} What it printed stands above; resume=last goes on from "
-        "the last checkpoint."
+        f"{name} has died ({how}): {error} A process that raised has printed its error above. "
+        "resume=last goes on from the last checkpoint."
     )
 
 

@@ -64,7 +64,7 @@ class AsyncTeamCollector:
         self.staleness: Tensor = torch.zeros(0)
         """How many versions old the policies of the last chunk's frames were, ``[num_envs · T]``."""
         self._make_env, self._num_actors, self._kind = make_env, actors, kind
-        self._sent = ActingPolicy(deepcopy(policy).cpu())
+        self._acting = ActingPolicy(policy)
         self._actors: Actors | None = None
         self._chunks: list[deque[TensorDictBase]] = [deque() for _ in range(actors)]
         self._begun = [0] * actors
@@ -110,25 +110,22 @@ class AsyncTeamCollector:
         atexit.register(self.close)  # whatever ends the program, no actor outlives it
         self._actors = _KINDS[self._kind](
             makers(self._make_env, share, seeds),
-            self._sent,
+            deepcopy(self._acting).cpu().requires_grad_(False),
             share * steps,
-            [partial(self._publish, i) for i in each],
+            [partial(self._weights, i) for i in each],
         )
 
-    def _publish(self, i: int) -> None:
-        """Writes the learner's policy to where actor i's next weights are taken from."""
+    def _weights(self, i: int) -> TensorDictBase:
+        """The learner's policy for actor i's next chunk."""
         chunk, self._begun[i] = self._begun[i], self._begun[i] + 1
         if chunk - self._version > self.max_staleness:
             raise HetmarlError(
                 f"actor {i} was to begin chunk {chunk} when the learner had version "
                 f"{self._version}: more than max_staleness={self.max_staleness} apart."
             )
-        with torch.no_grad():
-            learned = self.policy.state_dict().values()
-            for mine, theirs in zip(self._sent.policy.state_dict().values(), learned, strict=True):
-                mine.copy_(theirs)
-            self._sent.version.fill_(self._version)
-            self._sent.random.fill_(chunk < self.warmup_chunks)
+        self._acting.version.fill_(self._version)
+        self._acting.random.fill_(chunk < self.warmup_chunks)
+        return self._acting.weights()
 
     def close(self) -> None:
         """Ends the actors; may be called twice."""

@@ -149,15 +149,17 @@ class Replay:
         successor = newest + self.steps % self.slots
         newest = newest + (self.steps - 1) % self.slots
         flags = self._flags[newest]
-        # cut before, when the run was resumed from this very checkpoint: then it is done again
         going_on = (flags < _DONE) | (flags >= _CUT)
         count = int(going_on.sum())
         finals = torch.arange(self.finals, self.finals + count, device=self.device)
         finals %= len(self._reward)
+        newest, successor = newest[going_on], successor[going_on]
+        # on disk, and resumed before from this very checkpoint: cut already, the successor is gone
+        new = flags[going_on] < _DONE
         for key, store in self._final.items():
-            store[finals] = self._observed[key][successor[going_on]]
-        self._final_at[newest[going_on]] = finals
-        self._flags[newest[going_on]] = _DONE | _CUT
+            store[finals[new]] = self._observed[key][successor[new]]
+        self._final_at[newest] = finals
+        self._flags[newest] = _DONE | _CUT
         self.finals += count
 
     # ------------------------------------------------------------------ reading

@@ -100,7 +100,7 @@ def test_a_dead_actor_is_named_and_the_run_resumes(tmp_path: Path) -> None:
         assert gone(run.pid)
     assert "a resume goes on from saved weights and replay but in fresh episodes" in output
     before = rows(tmp_path)
-    reached = int(float(before[-1]["step"]))
+    reached = int(float(before[-1]["frames"]))
     end = f"total_frames={reached + 2000}"
     resumed = subprocess.run(
         [*COMMAND[:4], "run_dir=run", "resume=last", end],
@@ -112,7 +112,7 @@ def test_a_dead_actor_is_named_and_the_run_resumes(tmp_path: Path) -> None:
     )
     assert resumed.returncode == 0, resumed.stderr
     after = rows(tmp_path)
-    frames = [int(float(row["step"])) for row in after]
+    frames = [int(float(row["frames"])) for row in after]
     assert frames == list(range(200, frames[-1] + 1, 200)) and frames[-1] >= reached + 2000
     stale = [float(row["time/staleness_max"]) for row in after]
     assert stale[0] == 0 and set(stale[1:]) <= {0.0, 1.0} and 1.0 in stale

@@ -27,18 +27,16 @@ from tests.teams import CountingEnv
 class FakeActor:
     """An actor in this process: collects its next chunk as soon as it may begin it."""
 
-    def __init__(self, team: FakeActors, index: int, make: Any, before: Any) -> None:
-        self.name, self.team, self.before = f"fake {index}", team, before
-        policy = ActingPolicy(team.sent.policy)
-        self.acting, self.env = policy, make()
+    def __init__(self, team: FakeActors, index: int, make: Any, weights: Any) -> None:
+        self.name, self.team, self.weights = f"fake {index}", team, weights
         self.chunk: TensorDict | None = None
         self.number = -1
-        self.collector = TeamCollector(self.env, policy.policy, seed=index)
+        self.collector = TeamCollector(make(), team.policy, seed=index)
 
     def begin(self) -> None:
-        self.before()  # what TorchRL's collectors do: weights first, then the chunk
+        sent = self.weights()  # what TorchRL's collectors do: weights first, then the chunk
         self.number += 1
-        version, at_random = int(self.team.sent.version), bool(self.team.sent.random)
+        version, at_random = int(sent["version"]), bool(sent["random"])
         self.team.log.append((self.name, self.number, version, at_random))
         chunk, _ = self.collector.collect(self.team.steps, self.number, random=at_random)
         chunk[VERSION] = torch.full((*chunk.shape, 1), version)
@@ -64,12 +62,12 @@ class FakeActors:
     closed = 0
 
     def __init__(
-        self, makes: Sequence[Any], policy: ActingPolicy, frames: int, before: Sequence[Any]
+        self, makes: Sequence[Any], policy: ActingPolicy, frames: int, weights: Sequence[Any]
     ) -> None:
-        self.sent = policy
+        self.policy = policy.policy
         self.steps = frames // makes[0]().batch_size[0]
         type(self).log = []
-        self.each = [FakeActor(self, i, m, b) for i, (m, b) in enumerate(zip(makes, before))]
+        self.each = [FakeActor(self, i, m, b) for i, (m, b) in enumerate(zip(makes, weights))]
 
     def close(self) -> None:
         type(self).closed += 1
@@ -295,7 +293,7 @@ def test_the_learner_keeps_its_threads() -> None:
     torch.set_num_threads(2)
     try:
         actors = LocalActors(
-            [CountingEnv], ActingPolicy(constant_policy()), 4, [lambda: None]
+            [CountingEnv], ActingPolicy(constant_policy()), 4, [TensorDict]
         )
         assert torch.get_num_threads() == 2
         pid = actors.each[0]._process.pid
