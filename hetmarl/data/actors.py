@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -264,6 +265,7 @@ class RayActors:
             ) from error
         from torchrl.collectors.distributed import RayCollector
 
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         self._collector: Any = RayCollector(
             list(makes),
             policy,

@@ -24,7 +24,7 @@ _KINDS: dict[str, Callable[..., Actors]] = {"async": LocalActors, "ray": RayActo
 
 
 class AsyncTeamCollector:
-    """Chunks like ``TeamCollector``'s, from actors that act with policies up to so many versions old.
+    """Chunks like ``TeamCollector``'s, from actors whose policies are of a bounded age.
 
     The policy's version is the number of iterations that it has learned from. Iteration k learns
     from chunk k of every actor, and an actor begins chunk c no sooner than the learner has version
@@ -62,7 +62,7 @@ class AsyncTeamCollector:
         self.num_envs, self.seed = num_envs, seed
         self.max_staleness, self.warmup_chunks = max_staleness, warmup_chunks
         self.staleness: Tensor = torch.zeros(0)
-        """How many versions old the policies of the last chunk's frames were, ``[num_envs · T]``."""
+        """How many versions behind the policies of the last chunk's frames were, ``[frames]``."""
         self._make_env, self._num_actors, self._kind = make_env, actors, kind
         self._acting = ActingPolicy(policy)
         self._actors: Actors | None = None

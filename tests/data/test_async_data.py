@@ -67,7 +67,7 @@ class FakeActors:
         self.policy = policy.policy
         self.steps = frames // makes[0]().batch_size[0]
         type(self).log = []
-        self.each = [FakeActor(self, i, m, b) for i, (m, b) in enumerate(zip(makes, weights))]
+        self.each = [FakeActor(self, i, make, weights[i]) for i, make in enumerate(makes)]
 
     def close(self) -> None:
         type(self).closed += 1
@@ -91,9 +91,7 @@ def make(num_envs: int = 4, actors: int = 2, bound: int = 1, **more: Any) -> Asy
 
 @pytest.mark.parametrize("bound", [1, 2, 3])
 @pytest.mark.parametrize("speed", ["fast", "slow", "mixed"])
-def test_no_frame_is_staler_than_the_bound(
-    bound: int, speed: str, fake: type[FakeActors]
-) -> None:
+def test_no_frame_is_staler_than_the_bound(bound: int, speed: str, fake: type[FakeActors]) -> None:
     """The learner asks for chunks and, between gradient steps, lets actors go on."""
     luck = random.Random(0)
     chance = {"fast": 1.0, "slow": 0.0, "mixed": 0.3}[speed]
@@ -253,7 +251,9 @@ def test_actors_act_with_the_weights_they_say(kind: str) -> None:
             version = iteration - collector.staleness.view(4, 3)
             if iteration:
                 acted = chunk["wide", "action"]
-                assert torch.allclose(acted, (version / 100).float()[..., None, None].expand_as(acted))
+                assert torch.allclose(
+                    acted, (version / 100).float()[..., None, None].expand_as(acted)
+                )
             else:
                 assert chunk["wide", "action"].unique().numel() > 20, "warm-up: random"
             while iteration == 4 and min(collector._begun) < 7:  # as fast as the bound allows
@@ -280,9 +280,9 @@ def test_an_environment_that_raises_names_its_actor(kind: str) -> None:
         seed=0, kind=kind,
     )  # fmt: skip
     try:
+        collector.collect(4, 0)  # the next chunk's first step raises, or the one after it
         with pytest.raises(HetmarlError, match=r"actor 0 has died"):
-            for iteration in range(5):
-                collector.collect(4, iteration)
+            _ = [collector.collect(4, iteration) for iteration in (1, 2, 3)]
     finally:
         collector.close()
 
@@ -292,9 +292,7 @@ def test_the_learner_keeps_its_threads() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        actors = LocalActors(
-            [CountingEnv], ActingPolicy(constant_policy()), 4, [TensorDict]
-        )
+        actors = LocalActors([CountingEnv], ActingPolicy(constant_policy()), 4, [TensorDict])
         assert torch.get_num_threads() == 2
         pid = actors.each[0]._process.pid
         assert pid is not None and Path(f"/proc/{pid}").exists()
