@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,12 +224,29 @@ def test_no_memories() -> None:
 
 
 # ---------------------------------------------------------------------- with processes
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A local Ray with room for two actors."""
+    module = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hetmarl[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
+        module.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield module
+    module.shutdown()
+
+
+@pytest.fixture(params=["async", "ray"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Where the actors are; skipped where there is no Ray."""
+    if request.param == "ray":
+        request.getfixturevalue("ray")
+    return str(request.param)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["async", "ray"])
 def test_actors_act_with_the_weights_they_say(kind: str) -> None:
     """Whole chunks by one policy, its version in the data; rows continue; nothing is left over."""
-    if kind == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed: pip install 'hetmarl[ray]'")
     policy = constant_policy()
     collector = AsyncTeamCollector(
         CountingEnv,
@@ -258,9 +275,9 @@ def test_actors_act_with_the_weights_they_say(kind: str) -> None:
                 assert chunk["wide", "action"].unique().numel() > 20, "warm-up: random"
             while iteration == 4 and min(collector._begun) < 7:  # as fast as the bound allows
                 collector.advance()
-    finally:
         assert collector._actors is not None
         processes = [a._process for a in collector._actors.each] if kind == "async" else []
+    finally:
         collector.close()
     assert [int(s.max()) for s in stale[:2]] == [0, 1]
     assert 2 in {int(s.max()) for s in stale} and max(int(s.max()) for s in stale) == 2
@@ -271,10 +288,7 @@ def test_actors_act_with_the_weights_they_say(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["async", "ray"])
 def test_an_environment_that_raises_names_its_actor(kind: str) -> None:
-    if kind == "ray":
-        pytest.importorskip("ray", reason="Ray is not installed: pip install 'hetmarl[ray]'")
     collector = AsyncTeamCollector(
         FailingEnv, constant_policy(), num_envs=1, actors=1, max_staleness=1, warmup_chunks=0,
         seed=0, kind=kind,
