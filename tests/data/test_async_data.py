@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -230,10 +231,12 @@ def ray() -> Iterator[Any]:
     module = pytest.importorskip("ray", reason="Ray is not installed: pip install 'hetmarl[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
+        # on a busy machine everything takes longer than its makers thought
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")
+        patch.setattr("torchrl.weight_update._ray._DIST_TIMEOUT", timedelta(minutes=5))
         module.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield module
-    module.shutdown()
+        yield module
+        module.shutdown()
 
 
 @pytest.fixture(params=["async", "ray"])
