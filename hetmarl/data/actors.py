@@ -57,8 +57,7 @@ class ActingPolicy(TensorDictModuleBase):
     def weights(self) -> TensorDictBase:
         """A copy on the CPU.
 
-        Tensors that go to another process are shared with it from then on: what was sent must not
-        be written to again.
+        What goes to another process is shared with it from then on, never to be written to again.
         """
         return TensorDict.from_module(self).data.cpu().clone()
 
@@ -82,7 +81,9 @@ class Actor(Protocol):
 class Actors(Protocol):
     """All actors of a run."""
 
-    each: Sequence[Actor]
+    @property
+    def each(self) -> Sequence[Actor]:
+        """In order of their rows."""
 
     def close(self) -> None:
         """Ends them; may be called twice, and after one has died."""

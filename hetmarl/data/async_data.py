@@ -84,7 +84,8 @@ class AsyncTeamCollector:
         for actor, chunks in zip(self._actors.each, self._chunks, strict=True):
             if not chunks:
                 chunks.append(actor.receive())
-        whole = torch.cat([chunks.popleft() for chunks in self._chunks])  # type: ignore[arg-type]
+        parts: Any = [chunks.popleft() for chunks in self._chunks]
+        whole: Any = torch.cat(parts)
         self.staleness = (chunk - whole.pop(VERSION)).flatten().double()
         for step in range(steps):
             self._totals.add(whole["next", "reward"][:, step], whole["next", "done"][:, step])
