@@ -23,6 +23,7 @@ PACKAGES = "torch torchrl tensordict lightning hydra-core numpy mujoco gymnasium
 PACKAGES += ["gymnasium-robotics", "vmas"]
 # Package to what it gives; its name on the index is also that of hetmarl's extra.
 OPTIONAL = {
+    "ray": "data.mode=ray, actors on other machines",
     "tensorboard": "logger=[tensorboard]",
     "wandb": "logger=[wandb]",
     "mlflow": "logger=[mlflow]",

@@ -25,6 +25,34 @@ class Episodes:
     lengths: Tensor
 
 
+class EpisodeTotals:
+    """Adds up returns and lengths of the episodes in progress, ``[num_envs]`` each."""
+
+    def __init__(self, num_envs: int, device: torch.device | None = None) -> None:
+        self.returns = torch.zeros(num_envs, device=device)
+        self.lengths = torch.zeros(num_envs, device=device, dtype=torch.long)
+        self._ended: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, reward: Tensor, done: Tensor) -> None:
+        """One step of every environment, ``[num_envs, 1]``."""
+        done = done.squeeze(-1)
+        self.returns += reward.squeeze(-1)
+        self.lengths += 1
+        if done.any():
+            self._ended.append((self.returns[done], self.lengths[done]))
+            self.returns[done] = 0.0
+            self.lengths[done] = 0
+
+    def pop(self) -> Episodes:
+        """Those that ended since the last call."""
+        ended, self._ended = self._ended, []
+        returns, lengths = zip(*ended, strict=True) if ended else ((), ())
+        return Episodes(
+            torch.cat(returns) if ended else self.returns[:0],
+            torch.cat(lengths) if ended else self.lengths[:0],
+        )
+
+
 class TeamCollector:
     """Collects chunks ``[num_envs, T]`` that continue one another across episode ends.
 
@@ -59,8 +87,7 @@ class TeamCollector:
         for network in (policy, self._critic):
             if network is not None:
                 network.start(self._carrier)
-        self._returns = torch.zeros(self.num_envs, device=self._carrier["done"].device)
-        self._lengths = torch.zeros_like(self._returns, dtype=torch.long)
+        self._totals = EpisodeTotals(self.num_envs, self._carrier["done"].device)
 
     @torch.no_grad()
     def collect(
@@ -86,7 +113,7 @@ class TeamCollector:
             drawn = torch.empty(like.shape, dtype=like.dtype, device=device)
             return drawn.normal_(generator=generator).to(like.device)
 
-        data, returns, lengths = [], [], []
+        data = []
         policy_noise, policy.noise = policy.noise, noise
         try:
             with set_exploration_type(ExplorationType.RANDOM):
@@ -101,22 +128,21 @@ class TeamCollector:
                     stepped, following = advance(self.env, carrier)
                     data.append(stepped)
                     after = stepped.get("next")
-                    done = after.get("done").squeeze(-1)
-                    self._returns += after.get("reward").squeeze(-1)
-                    self._lengths += 1
-                    if done.any():
-                        returns.append(self._returns[done])
-                        lengths.append(self._lengths[done])
-                        self._returns[done] = 0.0
-                        self._lengths[done] = 0
+                    self._totals.add(after.get("reward"), after.get("done"))
                     self._carrier = following
         finally:
             policy.noise = policy_noise
-        ended = Episodes(
-            torch.cat(returns) if returns else self._returns[:0],
-            torch.cat(lengths) if lengths else self._lengths[:0],
-        )
-        return torch.stack(data, dim=1), ended  # type: ignore[arg-type]
+        return torch.stack(data, dim=1), self._totals.pop()  # type: ignore[arg-type]
+
+    @property
+    def can_save(self) -> bool:
+        """Whether ``state_dict`` has all that it takes to go on."""
+        return can_save(self.env)
+
+    def close(self) -> None:
+        """Closes the environments; may be called twice."""
+        if not self.env.is_closed:
+            self.env.close()
 
     def state_dict(self) -> dict[str, Any]:
         """The moment between two chunks: tensors and plain values only.
@@ -124,7 +150,7 @@ class TeamCollector:
         Raises:
             ConfigError: the environment cannot save its state.
         """
-        if not can_save(self.env):
+        if not self.can_save:
             raise ConfigError(
                 f"{type(self.env).__name__} has no runtime_state(), so that a run on it cannot be "
                 "resumed exactly. Give it runtime_state() and load_runtime_state(state), see "
@@ -133,18 +159,27 @@ class TeamCollector:
         return {
             "env": self.env.runtime_state(),
             "carrier": self._carrier.clone().to_dict(),
-            "returns": self._returns.clone(),
-            "lengths": self._lengths.clone(),
+            "returns": self._totals.returns.clone(),
+            "lengths": self._totals.lengths.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes back to the moment of ``state_dict``."""
+        """Goes back to the moment of ``state_dict``.
+
+        Raises:
+            ConfigError: the state is that of actors in other processes.
+        """
+        if "env" not in state:
+            raise ConfigError(
+                "this run collected with data.mode=async or ray, and its checkpoint holds no "
+                "environments: resume it in that mode."
+            )
         self.env.load_runtime_state(state["env"])
-        device = self._returns.device
+        device = self._totals.returns.device
         # into the reset's, whose groups have batch sizes of their own
         self._carrier.update(TensorDict(state["carrier"], device=device))
-        self._returns = state["returns"].to(device)
-        self._lengths = state["lengths"].to(device)
+        self._totals.returns = state["returns"].to(device)
+        self._totals.lengths = state["lengths"].to(device)
 
 
 def advance(env: EnvBase, data: TensorDictBase) -> tuple[TensorDictBase, TensorDictBase]:

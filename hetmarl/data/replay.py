@@ -15,7 +15,7 @@ from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError, HetmarlError
 
 Key = tuple[str, ...]
-_TERMINATED, _DONE = 1, 2
+_TERMINATED, _DONE, _CUT = 1, 2, 4
 
 
 class Replay:
@@ -139,6 +139,28 @@ class Replay:
             final_at[:, at] = places
             self.finals += count
         self.steps += length
+
+    def cut(self) -> None:
+        """Ends the episodes in progress, by truncation: the next chunk begins with fresh ones.
+
+        The newest steps' successors become final observations, and stay what they are.
+        """
+        newest = torch.arange(self.num_envs, device=self.device) * self.slots
+        successor = newest + self.steps % self.slots
+        newest = newest + (self.steps - 1) % self.slots
+        flags = self._flags[newest]
+        going_on = (flags < _DONE) | (flags >= _CUT)
+        count = int(going_on.sum())
+        finals = torch.arange(self.finals, self.finals + count, device=self.device)
+        finals %= len(self._reward)
+        newest, successor = newest[going_on], successor[going_on]
+        # on disk, and resumed before from this very checkpoint: cut already, the successor is gone
+        new = flags[going_on] < _DONE
+        for key, store in self._final.items():
+            store[finals[new]] = self._observed[key][successor[new]]
+        self._final_at[newest] = finals
+        self._flags[newest] = _DONE | _CUT
+        self.finals += count
 
     # ------------------------------------------------------------------ reading
     def sample(

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
+from hetmarl.data.async_checks import check_mode, check_run
 from hetmarl.data.collector import Episodes
 from hetmarl.data.replay import Replay
 from hetmarl.data.team_data import MakeEnv, TeamData, check_counts, check_env_device
@@ -37,6 +39,13 @@ class ReplayDataConfig:
     env_device: str = "cpu"
     """Where the environments compute and a replay in memory lies: "trainer" (the module's device;
     for VMAS on a GPU), "cpu", "cuda:1", …"""
+    mode: str = "sync"
+    """Collects and learns in turns ("sync", reproducible), or side by side with processes of this
+    machine ("async") or of a Ray cluster ("ray")."""
+    actors: int = 1
+    """Processes that collect, num_envs/actors environments each, unless mode=sync; 1 to cores−1."""
+    max_staleness: int = 1
+    """Iterations that a policy which collects may lag behind the learner's; 1 to 4."""
 
     def __post_init__(self) -> None:
         for name, least in (("frames_per_batch", 1), ("warmup_frames", 0), ("buffer_size", 1)):
@@ -48,6 +57,7 @@ class ReplayDataConfig:
         if self.storage not in ("disk", "memory"):
             raise ConfigError(f"data.storage='{self.storage}': expected 'disk' or 'memory'.")
         check_env_device(self.env_device)
+        check_mode(self)
 
 
 @dataclass
@@ -65,6 +75,9 @@ class ReplayBatch:
     learning_steps: int
     sample: Callable[..., TensorDict]
     episodes: Episodes
+    staleness: Tensor | None = None
+    """By how many iterations the policies that collected these frames, ``[N]``, lag behind the
+    learner's; None: they do not."""
 
 
 class ReplayData(TeamData):
@@ -92,6 +105,11 @@ class ReplayData(TeamData):
     ) -> None:
         self.config = config or ReplayDataConfig()
         check_counts(num_envs, total_frames)
+        if self.config.mode != "sync" and num_envs % self.config.actors:
+            raise ConfigError(
+                f"num_envs={num_envs} cannot be shared equally by data.actors="
+                f"{self.config.actors}: set a multiple."
+            )
         super().__init__(
             make_env,
             num_envs=num_envs,
@@ -104,6 +122,30 @@ class ReplayData(TeamData):
             directory=directory,
         )
         self.replay: Replay | None = None
+
+    def _make_collector(self, module: Any) -> Any:
+        config = self.config
+        if config.mode == "sync":
+            return super()._make_collector(module)
+        # not before it is asked for: its module starts with TorchRL's collectors
+        from hetmarl.data.async_data import AsyncTeamCollector
+
+        check_run(config.mode, module.policy, self._world)
+        return AsyncTeamCollector(
+            self.make_env,
+            module.policy,
+            num_envs=self.num_envs,
+            actors=config.actors,
+            max_staleness=config.max_staleness,
+            warmup_chunks=math.ceil(config.warmup_frames / self.frames_per_iteration),
+            seed=self.seed,
+            kind=config.mode,
+        )
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Actors do not outlive the learner; Lightning leaves out ``teardown``."""
+        if self.config.mode != "sync" and self._collector is not None:
+            self._collector.close()
 
     def _start_replay(self, chunk: TensorDict, spec: TeamSpec) -> Replay:
         """The replay, or the checkpoint's taken up again."""
@@ -126,6 +168,8 @@ class ReplayData(TeamData):
         )
         if self._resume is not None:
             replay.load_state_dict(self._resume["ranks"][self._rank]["replay"])
+            if self.config.mode != "sync":
+                replay.cut()
             self._resume = None
         return replay
 
@@ -145,8 +189,11 @@ class ReplayData(TeamData):
         return ReplayBatch(
             frames=self.frames_per_iteration,
             learning_steps=0 if warmup else steps,
-            sample=partial(_sample, self.replay, generator, self._device),
+            sample=partial(
+                _sample, self.replay, generator, self._device, getattr(collector, "advance", None)
+            ),
             episodes=episodes,
+            staleness=getattr(collector, "staleness", None),
         )
 
     def data_state(self) -> dict[str, Any]:
@@ -155,6 +202,13 @@ class ReplayData(TeamData):
 
 
 def _sample(
-    replay: Replay, generator: torch.Generator, device: torch.device, batch_size: int, **how: Any
+    replay: Replay,
+    generator: torch.Generator,
+    device: torch.device,
+    meanwhile: Callable[[], None] | None,
+    batch_size: int,
+    **how: Any,
 ) -> TensorDict:
+    if meanwhile is not None:
+        meanwhile()
     return replay.sample(batch_size, generator=generator, **how).to(device)

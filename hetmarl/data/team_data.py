@@ -147,28 +147,31 @@ class TeamData(LightningDataModule, ABC):
         if self._collector is not None:
             return self._collector
         assert self.trainer is not None
+        self._collector = self._make_collector(self.trainer.lightning_module)
+        if self._resume is not None:
+            self.iteration = self._resume["iteration"]
+            mine = self._resume["ranks"][self._rank]
+            self._collector.load_state_dict(mine["collector"])
+            set_random_state(mine["random"])
+        return self._collector
+
+    def _make_collector(self, module: Any) -> Any:
+        """A ``TeamCollector``, or what has its methods, for the module's policy."""
         rank = self._rank
         env = self.make_env(
             num_envs=self.num_envs,
             seed=stable_seed(self.seed, "train", rank) % 2**31,
             device=self._env_device,
         )
-        module = self.trainer.lightning_module
         policy = cast(TeamPolicy, module.policy)
         if TeamSpec.from_env(env) != policy.team:
             raise ConfigError(
                 "the environment of the DataModule and the one that the algorithm was made for "
                 f"differ: {TeamSpec.from_env(env)} and {policy.team}."
             )
-        self._collector = TeamCollector(
+        return TeamCollector(
             env, policy, seed=self.seed, rank=rank, critic=getattr(module, "critic", None)
         )
-        if self._resume is not None:
-            self.iteration = self._resume["iteration"]
-            mine = self._resume["ranks"][rank]
-            self._collector.load_state_dict(mine["collector"])
-            set_random_state(mine["random"])
-        return self._collector
 
     # ------------------------------------------------------------------ evaluation
     def setup(self, stage: str) -> None:
@@ -205,7 +208,7 @@ class TeamData(LightningDataModule, ABC):
         """
         if self._collector is None or self.iteration == 0:
             return None
-        if not can_save(self._collector.env):
+        if not self._collector.can_save:
             rank_zero_warn(
                 f"{type(self._collector.env).__name__} has no runtime_state(): checkpoints of this "
                 "run hold its weights, but it cannot be resumed."
@@ -243,10 +246,10 @@ class TeamData(LightningDataModule, ABC):
             self.trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
         if stage == "fit":
-            envs = (self._collector.env if self._collector else None, self._eval_env)
-            for env in envs:
-                if env is not None and not env.is_closed:
-                    env.close()
+            if self._collector is not None:
+                self._collector.close()
+            if self._eval_env is not None and not self._eval_env.is_closed:
+                self._eval_env.close()
 
 
 class IterationLoader:

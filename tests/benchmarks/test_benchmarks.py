@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RATIOS = {
     "hasac_step": ["step / torch.mm", "sampling / step"],
     "happo_update": ["update / oneDNN", "17 agents / one network"],
+    "async_collection": ["ratio", "worst staleness"],
     "collection": ["TeamCollector's time / bare"],
     "pettingzoo_stepping": ["mpe's time / bare", "generic's time / bare"],
     "training_loop": ["time / oneDNN", "Lightning's share"],

@@ -214,6 +214,30 @@ def test_goes_back_to_a_checkpoint(disk: bool, tmp_path: Path) -> None:
     check(story, again, 4)
 
 
+@pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_cut_ends_episodes_where_they_are(disk: bool, kills: int, tmp_path: Path) -> None:
+    """A run taken up in fresh episodes, also when it is killed again before its next checkpoint."""
+    story = Story(ends=0.2)
+    directory = tmp_path if disk else None
+    replay = make(story, story.chunk(12), directory=directory)
+    replay.extend(story.chunk(11))
+    saved = replay.state_dict()
+    for row in story.frames:
+        row[-1]["done"] = True  # truncated, unless it ended by itself
+    past = [list(row) for row in story.frames]
+    for _ in range(kills):
+        story.frames = [list(row) for row in past]
+        story.now = [story.fresh() for _ in range(NUM_ENVS)]
+        example = Story().chunk(1)
+        again = Replay(example, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=directory, keep=disk)
+        again.load_state_dict(saved)
+        again.cut()
+        check(story, again, 4)
+        again.extend(story.chunk(9))
+        check(story, again, 4)
+
+
 def test_state_holds_plain_values(tmp_path: Path) -> None:
     story = Story()
     for directory in (None, tmp_path / "replay"):

@@ -43,6 +43,8 @@ NOT_AT_IMPORT = (
     "pettingzoo",
     "pygame",
     "vmas",
+    # actors on other machines
+    "ray",
     # loggers and pictures
     "imageio_ffmpeg",
     "matplotlib",
