@@ -17,9 +17,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "algo", ["hasac_kl", pytest.param("hasac_ball", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("algo", ["hasac_kl", pytest.param("hasac_ball", marks=pytest.mark.slow)])
 def test_resumed_run_is_the_whole_run(algo: str, tmp_path: Path) -> None:
     """4.9 gradient steps an iteration from the third: 19 old after the sixth, in mid-interval."""
     quiet_lightning()
