@@ -1,4 +1,4 @@
-"""A drift of one's own in the off-policy family: HASAC whose agents pay for leaving where they were.
+"""A drift of one's own in the off-policy family: HASAC whose agents pay for leaving their past.
 
     python recipes/maximum_entropy_drift.py
 

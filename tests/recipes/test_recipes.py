@@ -171,3 +171,14 @@ def test_a_maximum_entropy_drift_learns_under_its_name(tmp_path: Path) -> None:
     assert loaded.loss.drift == recipe.JeffreysDrift(0.3)
     with pytest.raises(ConfigError, match="weight"):
         recipe.JeffreysConfig(weight=-1.0)
+
+
+def test_the_code_of_the_off_policy_page_runs() -> None:
+    text = (RECIPES.parent / "docs" / "algorithms" / "mehaml.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "--8<--" not in b)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    spec = TeamSpec.from_env(make_env("games/mixed", num_envs=2))
+    module = names["Both"](spec)
+    assert module.loss.drift is names["chi_squared"]
+    assert module.loss.neighbourhood.radius == 0.1
