@@ -42,7 +42,7 @@ def make(kind: type[HASACLoss], *parts: Any, sequential: bool = True, lr: float 
     )
 
 
-def train(engine: Any, updates: int = 12, interval: int = 4) -> list[dict[str, Tensor]]:
+def train(engine: Any, updates: int = 5, interval: int = 2) -> list[dict[str, Tensor]]:
     torch.manual_seed(1)
     randomness, found = UpdateRandomness(0, 0), []
     for update in range(updates):
@@ -90,10 +90,10 @@ def test_the_ball_is_never_left_on_the_batch(sequential: bool) -> None:
         make(MEHAMLLoss, None, KLBall(r), sequential=sequential, lr=0.03) for r in (radius, 100.0)
     )
     randomness, reached = UpdateRandomness(0, 0), {id(held): [], id(free): []}
-    for update in range(30):
+    for update in range(12):
         data = batch(UNEQUAL, 32, deaths=True)
         for engine in (held, free):
-            if update % 10 == 0:
+            if update % 4 == 0:
                 engine.loss.remember()
             found = engine.update(data.clone(), randomness)
             for agent, name in enumerate(UNEQUAL.names):
@@ -128,7 +128,7 @@ def test_successors_see_the_projected_policy() -> None:
 def test_a_drift_holds_agents_near_the_old_policies() -> None:
     def furthest(step_size: float) -> float:
         engine = make(MEHAMLLoss, KLDrift(step_size))
-        train(engine, updates=20, interval=100)
+        train(engine, updates=10, interval=100)
         data = batch(UNEQUAL, 64, deaths=True)
         return max(kl_to_old(engine.loss, data, agent) for agent in range(3))
 
