@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class HASAC(OffPolicyModule):
 
     name = "hasac"
     config_type = HASACConfig
-    quantities = ("loss_actor", "grad_norm", "entropy", "alpha")
+    quantities: ClassVar[tuple[str, ...]] = ("loss_actor", "grad_norm", "entropy", "alpha")
     of_team = ("alpha/joint",)
     loss: HASACLoss
 

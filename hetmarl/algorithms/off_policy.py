@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,6 +102,19 @@ class OffPolicyModule(TeamModule):
         """Whether actors and targets move at gradient step number ``update``, counted from 1."""
         return True
 
+    def begin_update(self, update: int) -> None:
+        """Called before gradient step number ``update``, counted from 1."""
+
+    def make_engine(
+        self,
+        critic: GradientStep,
+        actors: Sequence[GradientStep],
+        temperatures: GradientStep | None,
+    ) -> OffPolicyEngine:
+        """How one gradient step of everybody goes, out of the single steps."""
+        polyak = self.config.polyak
+        return OffPolicyEngine(self.loss, critic, actors, temperatures, polyak, self.sequential)
+
     # ------------------------------------------------------------------ the machinery
     def make_critic(self) -> JointQ:
         return JointQ(self.spec, self.network, self.num_critics)
@@ -118,9 +132,7 @@ class OffPolicyModule(TeamModule):
         actors = [step(list(a.parameters()), config.actor_lr, norm) for a in loss.policy.actors]
         adapted, lr = self.temperatures()
         temperatures = step(adapted, lr, None) if adapted else None
-        self.engine = OffPolicyEngine(
-            loss, critic, actors, temperatures, config.polyak, self.sequential
-        )
+        self.engine = self.make_engine(critic, actors, temperatures)
         return [s.optimizer for s in (critic, *actors, temperatures) if s is not None]
 
     def learn(self, batch: ReplayBatch, randomness: UpdateRandomness) -> dict[str, Tensor]:
@@ -134,6 +146,7 @@ class OffPolicyModule(TeamModule):
         history = []
         for number in range(done + 1, done + due + 1):
             data = batch.sample(config.batch_size, n_step=config.n_step, gamma=config.gamma)
+            self.begin_update(number)
             moves = self.moves_actors(number)
             history.append(self.engine.update(data, randomness, actors=moves))
         return finite_means(history, int(self.frames))

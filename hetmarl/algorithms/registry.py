@@ -81,6 +81,9 @@ for _name in ("hasac", "masac"):
             "hetmarl.algorithms.hasac:HASACConfig",
         )
     )
+for _name, _class in {"hasac_kl": "HASACKL", "hasac_ball": "HASACBall"}.items():
+    _module = f"hetmarl.algorithms.{_name}"
+    register_algorithm(AlgorithmEntry(_name, f"{_module}:{_class}", f"{_module}:{_class}Config"))
 for _name, _config in {
     "haddpg": "haddpg:HADDPGConfig",
     "hatd3": "hatd3:HATD3Config",

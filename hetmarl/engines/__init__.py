@@ -9,6 +9,7 @@ from hetmarl.engines.on_policy import (
     UnitUpdate,
 )
 from hetmarl.engines.randomness import UpdateRandomness, stable_seed, stream
+from hetmarl.engines.soft_mirror import Projection, SoftMirrorEngine
 from hetmarl.engines.step import GradientStep
 from hetmarl.engines.trust_region import TrustRegionConfig, TrustRegionStep, conjugate_gradient
 
@@ -19,6 +20,8 @@ __all__ = [
     "Maximise",
     "OffPolicyEngine",
     "OnPolicyEngine",
+    "Projection",
+    "SoftMirrorEngine",
     "TableActor",
     "TrustRegionConfig",
     "TrustRegionStep",

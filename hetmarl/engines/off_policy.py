@@ -156,9 +156,8 @@ class OffPolicyEngine:
 
         def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
             name, log_prob = loss.spec.names[agent], samples[agent].log_prob
-            loss_actor = loss.actor(data, agent, joint_action, log_prob)
-            metrics[f"loss_actor/{name}"] = loss_actor.detach()
-            metrics[f"grad_norm/{name}"] = self.actor_steps[agent](loss_actor)
+            found = self.move_actor(data, agent, joint_action, log_prob, randomness)
+            metrics.update({f"{quantity}/{name}": value for quantity, value in found.items()})
             if log_prob is not None:
                 metrics[f"entropy/{name}"] = -loss.mean(log_prob.detach(), data, agent)
 
@@ -176,3 +175,16 @@ class OffPolicyEngine:
             soft = cast(SoftLoss, loss)
             self.temperature_step(soft.temperature(data, log_probs(samples)))
         return metrics
+
+    def move_actor(
+        self,
+        data: TensorDictBase,
+        agent: int,
+        joint_action: Sequence[Tensor],
+        log_prob: Tensor | None,
+        randomness: UpdateRandomness,
+    ) -> dict[str, Tensor]:
+        """One step of one agent at its turn; returns detached scalars in the order of time."""
+        loss_actor = self.loss.actor(data, agent, joint_action, log_prob)
+        grad_norm = self.actor_steps[agent](loss_actor)
+        return {"loss_actor": loss_actor.detach(), "grad_norm": grad_norm}

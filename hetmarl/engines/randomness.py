@@ -60,7 +60,10 @@ class UpdateRandomness:
         device: torch.device | str = "cpu",
     ) -> None:
         self._common = stream(seed, iteration, "common")
-        self._shards = [stream(seed, iteration, "shard", rank, device=device) for rank in shards]
+        self._shards, self._sides = (
+            [stream(seed, iteration, tag, rank, device=device) for rank in shards]
+            for tag in ("shard", "side")
+        )
 
     def order(self, count: int) -> list[int]:
         """A fresh permutation of ``count`` agents, the same in all processes."""
@@ -88,13 +91,21 @@ class UpdateRandomness:
 
     def noise(self, like: Tensor) -> Tensor:
         """Standard normal noise like ``like [B, ...]``, its rows drawn shard by shard."""
-        rows, rest = divmod(like.shape[0], len(self._shards))
+        return self._draw(like, self._shards)
+
+    def side_noise(self, like: Tensor) -> Tensor:
+        """The same, of streams of its own: what is drawn here changes nothing drawn elsewhere."""
+        return self._draw(like, self._sides)
+
+    @staticmethod
+    def _draw(like: Tensor, shards: Sequence[torch.Generator]) -> Tensor:
+        rows, rest = divmod(like.shape[0], len(shards))
         if rest:
-            raise ValueError(f"{like.shape[0]} rows do not split into {len(self._shards)} shards.")
+            raise ValueError(f"{like.shape[0]} rows do not split into {len(shards)} shards.")
         parts = [
             torch.randn(
                 (rows, *like.shape[1:]), generator=shard, dtype=like.dtype, device=like.device
             )
-            for shard in self._shards
+            for shard in shards
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts)

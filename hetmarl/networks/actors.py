@@ -134,6 +134,16 @@ class SquashedGaussianActor(SquashedActor):
         mean, log_std = self(observation)
         return self._squash(mean if noise is None else mean + log_std.exp() * noise(mean)), None
 
+    def policy_at(
+        self, observation: Tensor, action_mask: Tensor | None = None
+    ) -> ActionDistribution:
+        """The distribution of u at observation ``[*B, O]``.
+
+        Squashing is invertible: ratios and divergences of two policies are those of their u.
+        """
+        mean, log_std = self(observation)
+        return DiagonalGaussian(torch.cat([mean, log_std.exp()], dim=-1))
+
 
 class Actor(nn.Module, ABC):
     """An on-policy actor: observation to the parameters of a distribution.
@@ -309,8 +319,14 @@ class GumbelActor(nn.Module):
         memory: Memory | None = None,
     ) -> tuple[Tensor, None]:
         """The choices' indices ``[*B, D]``; without noise the most probable ones."""
-        policy = Choices(self(observation, action_mask), self.choices)
+        policy = self.policy_at(observation, action_mask)
         return (policy.mode() if noise is None else policy.sample(noise)), None
+
+    def policy_at(
+        self, observation: Tensor, action_mask: Tensor | None = None
+    ) -> ActionDistribution:
+        """The distribution of the choices' indices at observation ``[*B, O]``."""
+        return Choices(self(observation, action_mask), self.choices)
 
 
 def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor | GumbelActor:

@@ -13,6 +13,7 @@ from hetmarl.objectives.drifts import (
 )
 from hetmarl.objectives.hasac import HASACLoss
 from hetmarl.objectives.masked import masked_mean
+from hetmarl.objectives.mehaml import MEHAMLLoss, SoftChange
 from hetmarl.objectives.mirror import AgentBatch, MirrorLoss, Objective
 from hetmarl.objectives.off_policy import JointQLoss, frozen, least
 from hetmarl.objectives.reduce import Reduce, identity
@@ -28,12 +29,14 @@ __all__ = [
     "JointQLoss",
     "KLBall",
     "KLDrift",
+    "MEHAMLLoss",
     "MirrorLoss",
     "Neighbourhood",
     "NoDrift",
     "Objective",
     "PolicyChange",
     "Reduce",
+    "SoftChange",
     "ValueNorm",
     "check_drift",
     "check_neighbourhood",

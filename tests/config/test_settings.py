@@ -201,6 +201,24 @@ def test_tuned_deterministic(settings: Compose, task: str, algorithm: str) -> No
     assert train.network == DeterministicNetworkConfig([256, 256], "relu", "tanh", noise)
 
 
+MEHAML: dict[str, dict[str, Any]] = {
+    "hasac_kl": {"step_size": 10.0, "kl_direction": "new_old"},
+    "hasac_ball": {"radius": 0.1},
+}
+
+
+@pytest.mark.parametrize("algorithm", MEHAML)
+def test_members_of_mehaml_take_hasacs_settings(settings: Compose, algorithm: str) -> None:
+    plain, train = (
+        settings(f"+experiment=mamujoco/halfcheetah_2x3_{name}").train
+        for name in ("hasac", algorithm)
+    )
+    own = {"old_interval": 50, **MEHAML[algorithm]}
+    assert asdict(train.algo) == asdict(plain.algo) | own
+    for section in ("task", "data", "network", "eval", "num_envs", "total_frames"):
+        assert getattr(train, section) == getattr(plain, section)
+
+
 # HARL's tuned settings: learning rate, passes, minibatches, clip, entropy, decay; HATRPO's radius;
 # HAA2C's learning rate, passes, decay.
 TUNED_PPO = {
@@ -306,6 +324,7 @@ def test_every_experiment_is_pinned() -> None:
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
     names = [f"mamujoco/{t}_hasac" for t in PUBLISHED]
     names += [f"mamujoco/{t}_{a}" for t, a in DETERMINISTIC]
+    names += [f"mamujoco/halfcheetah_2x3_{algorithm}" for algorithm in MEHAML]
     names += [f"mamujoco/{t}_{a}" for t in TUNED_PPO for a in ("happo", "mappo")]
     names += [f"mamujoco/{t}_hatrpo" for t in TUNED_TRPO] + [
         f"mamujoco/{t}_haa2c" for t in TUNED_A2C

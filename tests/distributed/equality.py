@@ -23,6 +23,7 @@ from torch import Tensor
 from hetmarl.algorithms import get_algorithm
 from hetmarl.engines import UpdateRandomness, stream
 from hetmarl.lightning.strategy import average
+from hetmarl.objectives import PolicyChange
 from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 
@@ -104,8 +105,10 @@ def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[st
     """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
     arm = case.get("arm", CONTINUOUS)
     module = in_process(name, reduce)(
-        team(arm), {"max_grad_norm": 0.5}, {"hidden_sizes": [16, 16]}
+        team(arm), {"max_grad_norm": 0.5} | case.get("config", {}), {"hidden_sizes": [16, 16]}
     ).double()
+    if "drift" in case:
+        module.loss.drift = case["drift"]
     module.optimizers_of_team()
     gradients: Counter[int] = Counter()
     for iteration in range(ITERATIONS):
@@ -194,6 +197,11 @@ def on_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str
     return module.loss, gradients
 
 
+def sampled_kl(change: PolicyChange) -> Tensor:
+    """KL(old ‖ new) from samples and exactly, so that both draws and sums are compared."""
+    return (change.ratio - 1 - change.log_ratio) + change.old.kl(change.new)
+
+
 GRU = {"memory": "gru"}
 FULL = {"sharing": "full"}
 CASES: dict[str, dict[str, Any]] = {
@@ -206,6 +214,8 @@ CASES: dict[str, dict[str, Any]] = {
     "hatd3, choices": {"deaths": False, "arm": CHOICE},
     "maddpg": {"deaths": True},
     "matd3": {"deaths": True},
+    "hasac_kl, sampled": {"deaths": True, "arm": CHOICE, "drift": sampled_kl},
+    "hasac_ball": {"deaths": True, "arm": CHOICE, "config": {"radius": 1e-5}},
     "happo": {"deaths": True},
     "happo, nobody dies": {"deaths": False},
     "happo, shared": {

@@ -118,9 +118,10 @@ def test_custom_algorithm_checks_its_ranges(settings: dict[str, float]) -> None:
         recipe.TsallisConfig(**settings)
 
 
-def test_a_new_member_takes_few_lines() -> None:
+@pytest.mark.parametrize("recipe", ["custom_algorithm", "maximum_entropy_drift"])
+def test_a_new_member_takes_few_lines(recipe: str) -> None:
     """Config, drift, class and entry: what a member is, without imports and the training."""
-    text = (RECIPES / "custom_algorithm.py").read_text(encoding="utf-8")
+    text = (RECIPES / f"{recipe}.py").read_text(encoding="utf-8")
     member = text[text.index("@dataclass") : text.index("def train")]
     lines = [line for line in member.splitlines() if line.strip() and '"""' not in line]
     assert len(lines) < 40
@@ -157,38 +158,27 @@ def test_the_code_of_the_page_runs() -> None:
 
 def test_a_maximum_entropy_drift_learns_under_its_name(tmp_path: Path) -> None:
     recipe = load("maximum_entropy_drift")
-    module = recipe.train(960, drift=0.3)
-    assert module.hparams["algorithm"] == "hasac_drift"
-    assert int(module.frames) == 960
+    check_drift(recipe.JeffreysDrift(), trials=3)
+    module = recipe.train(1_280, weight=0.3)
+    assert module.hparams["algorithm"] == "hasac_jeffreys"
+    assert int(module.frames) == 1_280
+    assert int(module.updates) > 10
+    drifts = [module.trainer.logged_metrics[f"train/drift/{n}"] for n in module.spec.names]
+    assert all(drift > 0 for drift in drifts)
     module.trainer.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    loaded = recipe.DriftHASAC.load_from_checkpoint(tmp_path / "last.ckpt")
+    loaded = recipe.HASACJeffreys.load_from_checkpoint(tmp_path / "last.ckpt")
     assert loaded.config == module.config
-    assert loaded.loss.drift == 0.3
+    assert loaded.loss.drift == recipe.JeffreysDrift(0.3)
+    with pytest.raises(ConfigError, match="weight"):
+        recipe.JeffreysConfig(weight=-1.0)
 
 
-def test_a_drift_is_zero_with_zero_gradient_at_the_old_policy() -> None:
-    recipe = load("maximum_entropy_drift")
-    spec = TeamSpec.from_env(make_env("vmas/simple_speaker_listener", num_envs=2))
-    module = recipe.DriftHASAC(spec, recipe.DriftConfig(drift=5.0))
-    loss, policy = module.loss, module.policy
-    data = make_env("vmas/simple_speaker_listener", num_envs=8).reset()
-
-    def gradients(drift: float) -> list[torch.Tensor]:
-        torch.manual_seed(1)
-        loss.drift = drift
-        samples = [loss.sample(data, agent) for agent in range(spec.num_agents)]
-        value = loss.actor(data, 0, [s.action for s in samples], samples[0].log_prob)
-        return [value.detach(), *torch.autograd.grad(value, policy.actors[0].parameters())]
-
-    torch.testing.assert_close(gradients(5.0), gradients(0.0))
-    with torch.no_grad():
-        for parameter in policy.actors[0].parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    assert gradients(5.0)[0] > gradients(0.0)[0]
-
-
-@pytest.mark.parametrize("drift", [-1.0])
-def test_a_maximum_entropy_drift_checks_its_range(drift: float) -> None:
-    recipe = load("maximum_entropy_drift")
-    with pytest.raises(ValueError, match="drift"):
-        recipe.DriftConfig(drift=drift)
+def test_the_code_of_the_off_policy_page_runs() -> None:
+    text = (RECIPES.parent / "docs" / "algorithms" / "mehaml.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "--8<--" not in b)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    spec = TeamSpec.from_env(make_env("games/mixed", num_envs=2))
+    module = names["Both"](spec)
+    assert module.loss.drift is names["chi_squared"]
+    assert module.loss.neighbourhood.radius == 0.1

@@ -18,6 +18,7 @@ TINY: dict[str, dict[str, Any]] = {
     "heterogeneity": {"points": 2, "agents": 2, "iterations": 2, "seeds": 1},
     "mirror_descent": {"iterations": 1, "passes": (1, 2), "passes_of_schedules": 1, "seeds": 1},
     "sharing_and_order": {"iterations": 2, "num_envs": 8, "seeds": 1},
+    "maximum_entropy_members": {"iterations": 1, "seeds": 1},
     "number_of_agents": {"largest": 4, "iterations": 2},
 }
 
