@@ -81,6 +81,14 @@ for _name in ("hasac", "masac"):
             "hetmarl.algorithms.hasac:HASACConfig",
         )
     )
+register_algorithm(
+    AlgorithmEntry(
+        "had3qn",
+        "hetmarl.algorithms.had3qn:HAD3QN",
+        "hetmarl.algorithms.had3qn:HAD3QNConfig",
+        network="hetmarl.networks.config:GreedyNetworkConfig",
+    )
+)
 for _name, _config in {
     "haddpg": "haddpg:HADDPGConfig",
     "hatd3": "hatd3:HATD3Config",
