@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
+from tests.teams import HybridEnv
 
 VALVE, PANEL = (
     ActionSpace("discrete", choices=(4,)),
@@ -71,3 +72,14 @@ def replayed(
     }
     steps = torch.randint(1, 4, (size, 1))
     return TensorDict(root | {"next": following, "steps_to_next_obs": steps}, [size])
+
+
+class ChoosingEnv(HybridEnv):
+    """``HybridEnv`` without its continuous agents: every illegal action is an error."""
+
+    GROUPS: ClassVar = {"valve": 1, "panel": 2}
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.group_map = {"valve": ["valve"], "panel": ["panel_0", "panel_1"]}
+        self.agent_names = ["panel_0", "valve", "panel_1"]
