@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hetmarl.lightning import quiet_lightning
-from tests.resume.runs import FRAMES, GAME, difference, interrupt, result, train
+from tests.resume.runs import FRAMES, GAME, VMAS, difference, interrupt, result, train
 
 CHOICES = GAME | {"actions": ["discrete"] * 3}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] = {
@@ -16,6 +16,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] 
         CHOICES,
         {"config": {"epsilon": 0.9, "epsilon_final": 0.1, "epsilon_decay_frames": 8 * FRAMES}},
         {"train/epsilon": [0.8, 0.7, 0.6, 0.5, 0.4, 0.3]},
+    ),
+    "hasac, scheduled": (
+        VMAS,
+        {
+            "config": {
+                "auto_alpha": False,
+                "alpha": 0.8,
+                "alpha_final": 0.1,
+                "alpha_decay_frames": 3 * FRAMES,
+            }
+        },
+        {"train/alpha/joint": [0.8, 0.4, 0.2, 0.1, 0.1, 0.1]},
     ),
 }
 """Environment, options, and what is logged after each of six iterations."""
