@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hetmarl.networks import (
     DeterministicNetworkConfig,
+    GreedyNetworkConfig,
     NetworkConfig,
     OnPolicyNetworkConfig,
     TeamPolicy,
@@ -70,7 +71,12 @@ def load_policy(
 
 def _network(settings: dict[str, Any], network_type: type[NetworkConfig] | None) -> NetworkConfig:
     name = settings.get("network_type", NetworkConfig.__name__)
-    ours = (NetworkConfig, DeterministicNetworkConfig, OnPolicyNetworkConfig)
+    ours = (
+        NetworkConfig,
+        DeterministicNetworkConfig,
+        GreedyNetworkConfig,
+        OnPolicyNetworkConfig,
+    )
     known = {cls.__name__: cls for cls in ours}
     if network_type is None and name not in known:
         raise CheckpointError(

@@ -14,6 +14,8 @@ _MODULES = {
     "HAA2C": "haa2c",
     "HADDPG": "haddpg",
     "HADDPGConfig": "haddpg",
+    "HAD3QN": "had3qn",
+    "HAD3QNConfig": "had3qn",
     "HAMDPO": "hamdpo",
     "HAMDPOConfig": "hamdpo",
     "HAPPO": "happo",

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from hetmarl.algorithms.off_policy import OffPolicyConfig, OffPolicyModule
+from hetmarl.algorithms.schedule import SHAPES, scheduled
 from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import UpdateRandomness
 from hetmarl.networks import JointQ, TeamPolicy
 from hetmarl.objectives import HASACLoss
-from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.errors import ConfigError, did_you_mean
 
 
 @dataclass
@@ -22,7 +23,13 @@ class HASACConfig(OffPolicyConfig):
     auto_alpha: bool = True
     """Adapt each agent's and the joint temperature to its target entropy."""
     alpha: float = 0.2
-    """Temperature; the initial one if it is adapted. HARL: 1 adapted, .2 or .001 fixed."""
+    """Temperature; the first one if it changes. HARL: 1 adapted, .2 or .001 fixed."""
+    alpha_final: float | None = None
+    """Temperature at the end of a schedule, which needs auto_alpha=false; None: no schedule."""
+    alpha_decay_frames: int = 100_000
+    """Frames, those of warm-up included, over which a scheduled temperature moves; 1e4 to 1e7."""
+    alpha_schedule: str = "exponential"
+    """How it moves: exponential, equal ratios in equal times, or linear, equal differences."""
     alpha_lr: float = 1e-3
     """Adam's learning rate of the temperatures; 3e-4 (HARL) to 1e-3."""
     target_entropy_scale: float = 1.0
@@ -32,9 +39,21 @@ class HASACConfig(OffPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("alpha", "alpha_lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"algo.{name}={getattr(self, name)}: expected more than 0.")
+        for name in ("alpha", "alpha_lr", "alpha_final", "alpha_decay_frames"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"algo.{name}={value}: expected more than 0.")
+        if self.alpha_schedule not in SHAPES:
+            raise ConfigError(
+                f"algo.alpha_schedule='{self.alpha_schedule}' is unknown."
+                f"{did_you_mean(self.alpha_schedule, SHAPES)} Choose one of {', '.join(SHAPES)}."
+            )
+        if self.alpha_final is not None and self.auto_alpha:
+            raise ConfigError(
+                f"algo.alpha_final={self.alpha_final} asks for a scheduled temperature and "
+                "algo.auto_alpha=true for an adapted one. Set algo.auto_alpha=false for the "
+                "schedule, or algo.alpha_final=null."
+            )
         if not 0 <= self.target_entropy_choices <= 1:
             raise ConfigError(
                 f"algo.target_entropy_choices={self.target_entropy_choices}: expected 0 to 1."
@@ -75,6 +94,14 @@ class HASAC(OffPolicyModule):
         return [*self.loss.log_alpha, self.loss.log_alpha_joint], self.config.alpha_lr
 
     def learn(self, batch: ReplayBatch, randomness: UpdateRandomness) -> dict[str, Tensor]:
+        config = self.config
+        if config.alpha_final is not None:
+            frames, final = int(self.frames), config.alpha_final
+            self.loss.set_alpha(
+                scheduled(
+                    config.alpha, final, frames, config.alpha_decay_frames, config.alpha_schedule
+                )
+            )
         metrics = super().learn(batch, randomness)
         for name, log_alpha in zip(self.spec.names, self.loss.log_alpha, strict=True):
             metrics[f"alpha/{name}"] = log_alpha.detach().exp()

@@ -84,6 +84,14 @@ for _name in ("hasac", "masac"):
 for _name, _class in {"hasac_kl": "HASACKL", "hasac_ball": "HASACBall"}.items():
     _module = f"hetmarl.algorithms.{_name}"
     register_algorithm(AlgorithmEntry(_name, f"{_module}:{_class}", f"{_module}:{_class}Config"))
+register_algorithm(
+    AlgorithmEntry(
+        "had3qn",
+        "hetmarl.algorithms.had3qn:HAD3QN",
+        "hetmarl.algorithms.had3qn:HAD3QNConfig",
+        network="hetmarl.networks.config:GreedyNetworkConfig",
+    )
+)
 for _name, _config in {
     "haddpg": "haddpg:HADDPGConfig",
     "hatd3": "hatd3:HATD3Config",

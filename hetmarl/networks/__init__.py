@@ -12,6 +12,7 @@ from hetmarl.networks.actors import (
 from hetmarl.networks.body import Body, Memory
 from hetmarl.networks.config import (
     DeterministicNetworkConfig,
+    GreedyNetworkConfig,
     NetworkConfig,
     OnPolicyNetworkConfig,
     SePSConfig,
@@ -28,6 +29,7 @@ from hetmarl.networks.distributions import (
     DiagonalGaussian,
     NoiseLike,
 )
+from hetmarl.networks.dueling import DuelingActor
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
@@ -43,7 +45,9 @@ __all__ = [
     "DeterministicChoiceActor",
     "DeterministicNetworkConfig",
     "DiagonalGaussian",
+    "DuelingActor",
     "GaussianActor",
+    "GreedyNetworkConfig",
     "GumbelActor",
     "JointQ",
     "Linear",

@@ -60,7 +60,7 @@ class SquashedActor(nn.Module):
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
         self.net = mlp(
-            _vector(agent),
+            vector_length(agent),
             outputs,
             config.hidden_sizes,
             config.activation,
@@ -277,7 +277,7 @@ class GumbelActor(nn.Module):
         super().__init__()
         self.choices = list(agent.action.choices)
         self.net = mlp(
-            _vector(agent),
+            vector_length(agent),
             agent.action.width,
             config.hidden_sizes,
             config.activation,
@@ -335,7 +335,7 @@ def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor
     return kind(agent, config)
 
 
-def _vector(agent: AgentSpec) -> int:
+def vector_length(agent: AgentSpec) -> int:
     """The length of the agent's observation, which an MLP reads."""
     if len(agent.observation_shape) != 1:
         raise ConfigError(

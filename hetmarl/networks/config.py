@@ -87,6 +87,26 @@ class DeterministicNetworkConfig(NetworkConfig):
 
 
 @dataclass
+class GreedyNetworkConfig(NetworkConfig):
+    """The networks of agents that are greedy in a Q-function of their own (HAD3QN)."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128, 128])
+    """Units of each hidden layer; the actors' last one is that of each of two streams."""
+    actor_last_activation: str | None = None
+    """After the actor's last hidden layer; null: as elsewhere."""
+
+    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+        """The team's actors, in team order.
+
+        Raises:
+            ConfigError: an agent's actions are no choices, or too many.
+        """
+        from hetmarl.networks.dueling import DuelingActor  # which is made from this config
+
+        return [DuelingActor(agent, self) for agent in spec.agents]
+
+
+@dataclass
 class SePSConfig:
     """How ``network.sharing=seps`` finds out which agents are alike; see ``networks.seps``."""
 

@@ -11,6 +11,7 @@ from hetmarl.objectives.drifts import (
     NoDrift,
     PolicyChange,
 )
+from hetmarl.objectives.had3qn import HAD3QNLoss
 from hetmarl.objectives.hasac import HASACLoss
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.mehaml import MEHAMLLoss, SoftChange
@@ -25,6 +26,7 @@ __all__ = [
     "DeterministicLoss",
     "Drift",
     "DriftError",
+    "HAD3QNLoss",
     "HASACLoss",
     "JointQLoss",
     "KLBall",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -75,6 +76,12 @@ class HASACLoss(JointQLoss):
     @property
     def out_keys(self) -> list[str]:
         return ["loss_qvalue", "loss_actor", "loss_alpha", "q_mean", "entropy"]
+
+    @torch.no_grad()
+    def set_alpha(self, alpha: float) -> None:
+        """Makes all temperatures ``alpha``: constant, or in steps of a schedule."""
+        for log_alpha in (*self.log_alpha, self.log_alpha_joint):
+            log_alpha.fill_(math.log(alpha))
 
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:

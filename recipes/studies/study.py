@@ -3,6 +3,7 @@
 import argparse
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torchrl.envs import EnvBase
 
-from hetmarl.algorithms import OnPolicyModule
-from hetmarl.data import TeamCollector
+from hetmarl.algorithms import OffPolicyModule, OnPolicyModule
+from hetmarl.data import Replay, TeamCollector
+from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.data.rollout_data import RolloutBatch
-from hetmarl.engines import UpdateRandomness
+from hetmarl.engines import UpdateRandomness, stream
 
 
 def learn(
@@ -43,6 +45,33 @@ def learn(
             episodes.returns.mean().item(),  # NaN where none ended
             {name: value.item() for name, value in metrics.items()},
         )
+
+
+def learn_from_replay(
+    module: OffPolicyModule, env: EnvBase, iterations: int, steps: int, warmup: int
+) -> None:
+    """Trains off policy on everything collected so far.
+
+    Args:
+        module: a new one.
+        env: batched, ``[num_envs]``.
+        iterations: rollouts, each followed by its gradient steps.
+        steps: vector steps of each.
+        warmup: first rollouts, of random actions and without gradient steps.
+    """
+    module.optimizers_of_team()
+    collector = TeamCollector(env, module.policy, seed=module.seed)
+    replay = None
+    for k in range(iterations):
+        data, episodes = collector.collect(steps, k, random=k < warmup)
+        replay = replay or Replay(data, collector.spec, iterations * data.numel(), spare=2 * steps)
+        replay.extend(data)
+        draw = partial(replay.sample, generator=stream(module.seed, "draw", k))
+        due = steps if k >= warmup else 0
+        batch = ReplayBatch(data.numel(), due, draw, episodes)
+        module.learn(batch, UpdateRandomness(module.seed, k))
+        module.frames += batch.frames
+        module.iteration += 1
 
 
 def mean_spread(values: Sequence[float]) -> tuple[float, float]:

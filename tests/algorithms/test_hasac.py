@@ -150,6 +150,35 @@ def test_settings_reach_the_engine() -> None:
     assert len(fixed.optimizers_of_team()) == 4 and fixed.engine.temperature_step is None
 
 
+def test_a_scheduled_temperature_is_a_function_of_the_frames() -> None:
+    logged = Logged()
+    schedule = {"alpha": 0.8, "alpha_final": 0.2, "alpha_decay_frames": 30}
+    module = fit(
+        CountingEnv,
+        config={"auto_alpha": False, "alpha_schedule": "linear", **schedule},
+        callbacks=(logged,),
+    )
+    expected = [0.8, 0.6, 0.4, 0.2, 0.2, 0.2]
+    for name in ("joint", "wide", "narrow"):
+        assert [row[f"train/alpha/{name}"] for row in logged.rows] == pytest.approx(expected)
+    constant = fit(CountingEnv, config={"auto_alpha": False, "alpha": 0.8})
+    assert not same(module, constant)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha_final": 0.1}, r"alpha_final=0.1 asks for .* Set algo.auto_alpha=false"),
+        ({"alpha_final": 0.0, "auto_alpha": False}, "algo.alpha_final=0.0: expected more than 0"),
+        ({"alpha_decay_frames": 0}, "algo.alpha_decay_frames=0: expected more than 0"),
+        ({"alpha_schedule": "linaer"}, "Did you mean 'linear'"),
+    ],
+)
+def test_schedules_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HASACConfig(**settings)
+
+
 def test_hyperparameters_are_plain() -> None:
     module = HASAC(UNEQUAL, network=NetworkConfig([8]), seed=3)
     assert TeamSpec.from_dict(module.hparams["spec"]) == UNEQUAL

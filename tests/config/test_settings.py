@@ -10,7 +10,12 @@ from hetmarl.conf import Settings, resolve
 from hetmarl.conf.schema import TrainerConfig
 from hetmarl.conf.store import FILES
 from hetmarl.data import ReplayDataConfig
-from hetmarl.networks import DeterministicNetworkConfig, NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks import (
+    DeterministicNetworkConfig,
+    GreedyNetworkConfig,
+    NetworkConfig,
+    OnPolicyNetworkConfig,
+)
 from hetmarl_envs.errors import ConfigError, HetmarlError, UnknownNameError
 from hetmarl_envs.registry import list_tasks
 
@@ -319,6 +324,31 @@ def test_vmas_starts_from_the_settings_for_mpe(
     assert {key: values[key] for key in own[algorithm]} == own[algorithm]
 
 
+SPREAD: dict[str, dict[str, Any]] = {
+    "hasac": {"gamma": 0.99, "n_step": 20, "actor_lr": 5e-4, "critic_lr": 5e-4, "auto_alpha": True}
+    | {"alpha": 1.0, "alpha_lr": 3e-4, "target_entropy_choices": 0.0},
+    "had3qn": {"gamma": 0.95, "n_step": 1, "actor_lr": 5e-4, "critic_lr": 1e-3}
+    | {"epsilon": 0.05, "epsilon_final": 0.05},
+}
+
+
+@pytest.mark.parametrize("algorithm", SPREAD)
+def test_discrete_spread_off_policy(settings: Compose, algorithm: str) -> None:
+    found = settings(f"+experiment=mpe/simple_spread_{algorithm}")
+    train = found.train
+    assert (found.algorithm.name, train.task.name) == (algorithm, "mpe/simple_spread")
+    assert train.task.options == {"continuous_actions": False}
+    common = {"batch_size": 1000, "polyak": 0.005, "updates_per_step": 1.0, "max_grad_norm": None}
+    expected = SPREAD[algorithm] | common
+    assert {key: asdict(train.algo)[key] for key in expected} == expected
+    assert (train.num_envs, train.total_frames) == (20, 10_000_000)
+    assert (train.data.warmup_frames, train.data.buffer_size) == (10_000, 1_000_000)
+    network: NetworkConfig = GreedyNetworkConfig([128, 128, 128])
+    if algorithm == "hasac":
+        network = NetworkConfig([256, 256], "relu", None)
+    assert train.network == network
+
+
 def test_every_experiment_is_pinned() -> None:
     """No overlay without a line in the tests above."""
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
@@ -335,6 +365,7 @@ def test_every_experiment_is_pinned() -> None:
         f"vmas/{t}_{a}" for t in ("balance", "navigation", "simple_spread") for a in algorithms
     ]
     names.append("mamujoco/ant_2x4_hamdpo_authors")
+    names += [f"mpe/simple_spread_{a}" for a in SPREAD]
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 

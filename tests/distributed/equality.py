@@ -34,12 +34,12 @@ CONTINUOUS = ActionSpace("continuous", (-1.0,), (1.0,))
 CHOICE = ActionSpace("discrete", choices=(4,))
 
 
-def team(arm: ActionSpace) -> TeamSpec:
+def team(arm: ActionSpace, leg: ActionSpace = LEG) -> TeamSpec:
     """Two legs and an arm between them."""
     agents = (
-        AgentSpec("a", "leg", 0, (3,), LEG),
+        AgentSpec("a", "leg", 0, (3,), leg),
         AgentSpec("b", "arm", 0, (5,), arm),
-        AgentSpec("c", "leg", 1, (3,), LEG),
+        AgentSpec("c", "leg", 1, (3,), leg),
     )
     return TeamSpec(agents, state_dim=4)
 
@@ -66,7 +66,9 @@ def in_process(name: str, reduce: Reduce) -> Any:
 
 
 # ---------------------------------------------------------------------- off-policy
-def replayed(rank: int, iteration: int, update: int, deaths: bool, arm: ActionSpace) -> TensorDict:
+def replayed(
+    rank: int, iteration: int, update: int, deaths: bool, arm: ActionSpace, leg: ActionSpace
+) -> TensorDict:
     """A process's replay batch ``[BATCH]``, float64; with ``deaths`` fewer live in process 1.
 
     An arm that chooses may not choose everything.
@@ -93,6 +95,8 @@ def replayed(rank: int, iteration: int, update: int, deaths: bool, arm: ActionSp
     data["leg", "action"], data["arm", "action"] = normal(2, 2).tanh(), normal(1, 1).tanh()
     if arm.choices:
         data["arm", "action"] = torch.randint(arm.width, (BATCH, 1), generator=g)
+    if leg.choices:
+        data["leg", "action"] = torch.randint(leg.width, (BATCH, 2), generator=g)
     following = observed()
     following["reward"] = normal(1)
     following["terminated"] = torch.rand(BATCH, 1, generator=g) < 0.2
@@ -103,9 +107,9 @@ def replayed(rank: int, iteration: int, update: int, deaths: bool, arm: ActionSp
 
 def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str, Any]) -> Any:
     """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
-    arm = case.get("arm", CONTINUOUS)
+    arm, leg = case.get("arm", CONTINUOUS), case.get("leg", LEG)
     module = in_process(name, reduce)(
-        team(arm), {"max_grad_norm": 0.5} | case.get("config", {}), {"hidden_sizes": [16, 16]}
+        team(arm, leg), {"max_grad_norm": 0.5} | case.get("config", {}), {"hidden_sizes": [16, 16]}
     ).double()
     if "drift" in case:
         module.loss.drift = case["drift"]
@@ -115,7 +119,7 @@ def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[st
         randomness = UpdateRandomness(3, iteration, shards)
         for update in range(UPDATES):
             moves = module.moves_actors(1 + iteration * UPDATES + update)
-            parts = [replayed(rank, iteration, update, case["deaths"], arm) for rank in shards]
+            parts = [replayed(r, iteration, update, case["deaths"], arm, leg) for r in shards]
             module.engine.update(torch.cat(parts), randomness, actors=moves)
             actors = module.policy.actors if moves else ()
             gradients.update(map(numel, (module.critic, *actors)))
@@ -212,6 +216,7 @@ CASES: dict[str, dict[str, Any]] = {
     "haddpg, choices": {"deaths": True, "arm": CHOICE},
     "hatd3": {"deaths": True},
     "hatd3, choices": {"deaths": False, "arm": CHOICE},
+    "had3qn": {"deaths": True, "arm": CHOICE, "leg": CHOICE},
     "maddpg": {"deaths": True},
     "matd3": {"deaths": True},
     "hasac_kl, sampled": {"deaths": True, "arm": CHOICE, "drift": sampled_kl},

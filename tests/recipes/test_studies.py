@@ -20,6 +20,7 @@ TINY: dict[str, dict[str, Any]] = {
     "sharing_and_order": {"iterations": 2, "num_envs": 8, "seeds": 1},
     "maximum_entropy_members": {"iterations": 1, "seeds": 1},
     "number_of_agents": {"largest": 4, "iterations": 2},
+    "temperature": {"starts": 1, "turns": 2, "seeds": 0},
 }
 
 
@@ -78,3 +79,12 @@ def test_shared_sequential_teams_and_other_tasks(
         tmp_path, task="games/mixed", algorithm="hatrpo", iterations=1, num_envs=8, seeds=1
     )
     assert [row[2] for row in rows] == list(module.TEAMS)
+
+
+def test_temperatures_with_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a policy that plays 2 with .9, before anything is learned, 2 is what is played."""
+    module = load("temperature", monkeypatch)
+    case = module.CASES["penalty, k = 0, from 2"]
+    for label in module.SAMPLED:
+        end = module.sampled_run(case, module.LEARNERS[label], 1, seed=0)
+        assert end == 2.0, label
