@@ -36,6 +36,9 @@ class HASACConfig(OffPolicyConfig):
     """Target entropy of real-valued actions, −scale·(action dimensions), in nats."""
     target_entropy_choices: float = 0.98
     """Target entropy of choices, as a share of that of equally likely legal ones; .3 to .98."""
+    exact_choices: bool = True
+    """Sum over an agent's choices instead of one draw with a straight-through gradient (HARL),
+    which is biased; a sum asks the critic for each choice. Multi-discrete actions are drawn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +88,8 @@ class HASAC(OffPolicyModule):
 
     def loss_settings(self) -> dict[str, Any]:
         """The hyperparameters that the losses have."""
-        names = ("gamma", "alpha", "auto_alpha", "target_entropy_scale", "target_entropy_choices")
+        names = ["gamma", "alpha", "auto_alpha", "exact_choices"]
+        names += ["target_entropy_scale", "target_entropy_choices"]
         return {name: getattr(self.config, name) for name in names}
 
     def temperatures(self) -> tuple[list[nn.Parameter], float]:

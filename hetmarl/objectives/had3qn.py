@@ -48,30 +48,6 @@ class HAD3QNLoss(JointQLoss):
         greedy = [self.sample(following, i, noise).action for i in range(self.spec.num_agents)]
         return least(self.target_critic(self.state(following), greedy))
 
-    @torch.no_grad()
-    def candidates(
-        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor]
-    ) -> Tensor:
-        """Q(s, a⁻ⁱ, a) of each of the agent's choices a ``[*B, C]``, the others' as given.
-
-        Args:
-            data: ``[*B]``.
-            agent: whose choices; its own entry of ``joint_action`` does not count.
-            joint_action: in team order, each ``[*B, W_i]``.
-        """
-        choices = self._actor(agent).encoded
-        state, count = self.state(data), len(choices)
-        rows = state.shape[:-1].numel()
-
-        def repeat(values: Tensor) -> Tensor:
-            """``[*B, W]`` to ``[B·C, W]``, each row C times."""
-            return values.reshape(rows, -1).repeat_interleave(count, dim=0)
-
-        actions = [repeat(action) for action in joint_action]
-        actions[agent] = choices.repeat(rows, 1)
-        values = least(self.critic(repeat(state), actions))
-        return values.reshape(*state.shape[:-1], count)
-
     def actor(
         self,
         data: TensorDictBase,
@@ -81,7 +57,8 @@ class HAD3QNLoss(JointQLoss):
     ) -> Tensor:
         actor, mask = self._actor(agent), self.action_mask(data, agent)
         observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
-        error = actor(observation, mask) - self.candidates(data, agent, joint_action)
+        value = self.candidates(data, agent, joint_action, actor.encoded)
+        error = actor(observation, mask) - value
         legal = actor.legal(mask)
         if legal is None:
             return self.mean(error.square().mean(-1, keepdim=True), data, agent)

@@ -31,6 +31,14 @@ class HASACLoss(JointQLoss):
 
         L_π = mean [αⁱ·log πⁱ(aⁱ|oⁱ) − min(Q₁, Q₂)(s, a^{i₁:ₘ₋₁}, aⁱ, a^{iₘ₊₁:ₙ})],  aⁱ ~ πⁱ
 
+    Where an agent makes a single choice, the mean over aⁱ is a sum, and with ``exact_choices``
+    computed as one (Christodoulou 2019, arXiv 1910.07207):
+
+        L_π = mean Σ_a πⁱ(a|oⁱ)·[αⁱ·log πⁱ(a|oⁱ) − min(Q₁, Q₂)(s, a^{i₁:ₘ₋₁}, a, a^{iₘ₊₁:ₙ})]
+
+    Otherwise choices are draws whose gradient is the softmax's, straight through (``GumbelActor``):
+    biased wherever Q is not linear in the one-hot vector, which a network is not.
+
     Temperatures, each agent's and the critic's joint one (its target H̄ is the sum of the agents'):
 
         L_α = −mean log αⁱ·(log πⁱ + H̄ⁱ)
@@ -47,6 +55,7 @@ class HASACLoss(JointQLoss):
         auto_alpha: adapt the temperatures to their target entropies.
         target_entropy_scale: of real-valued actions, in nats per dimension.
         target_entropy_choices: share of the largest entropy, for choices.
+        exact_choices: sum over an agent's choices, which asks the critic for each of them.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class HASACLoss(JointQLoss):
         auto_alpha: bool = True,
         target_entropy_scale: float = 1.0,
         target_entropy_choices: float = 0.98,
+        exact_choices: bool = True,
         reduce: Reduce = identity,
     ) -> None:
         super().__init__(policy, critic, gamma=gamma, reduce=reduce)
@@ -72,6 +82,7 @@ class HASACLoss(JointQLoss):
         self.log_alpha_joint = nn.Parameter(start.clone(), requires_grad=auto_alpha)
         self.target_entropy_scale = target_entropy_scale
         self.target_entropy_choices = target_entropy_choices
+        self.exact_choices = exact_choices
 
     @property
     def out_keys(self) -> list[str]:
@@ -97,9 +108,25 @@ class HASACLoss(JointQLoss):
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
     ) -> Tensor:
+        alpha = self.log_alpha[agent].detach().exp()
+        if self.exact_choices and self.spec.agents[agent].action.kind == "discrete":
+            return self.mean(self._over_choices(data, agent, joint_action, alpha), data, agent)
         assert log_prob is not None
         q = least(self.critic(self.state(data), joint_action))
-        return self.mean(self.log_alpha[agent].detach().exp() * log_prob - q, data, agent)
+        return self.mean(alpha * log_prob - q, data, agent)
+
+    def _over_choices(
+        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], alpha: Tensor
+    ) -> Tensor:
+        """Σ_a π(a)·(α·log π(a) − Q(a)), ``[*B, 1]``."""
+        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
+        logits = self.policy.actors[agent](observation, self.action_mask(data, agent))
+        log_p = logits.log_softmax(-1)
+        choices = torch.eye(logits.shape[-1], dtype=log_p.dtype, device=log_p.device)
+        q = self.candidates(data, agent, joint_action, choices)
+        p = log_p.exp()
+        # what is never chosen has a logarithm of −∞, and 0·∞ is no number
+        return (p * (alpha * log_p.masked_fill(p == 0, 0.0) - q)).sum(-1, keepdim=True)
 
     def target_entropy(self, data: TensorDictBase, agent: int) -> Tensor | float:
         """H̄ⁱ in nats, one number or ``[*B, 1]`` where the legal choices change."""

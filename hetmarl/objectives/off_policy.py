@@ -175,6 +175,33 @@ class JointQLoss(LossModule):
     def _square(self, error: Tensor, weight: Tensor | None) -> Tensor:
         return error.square().mean() if weight is None else (weight * error.square()).mean()
 
+    @torch.no_grad()
+    def candidates(
+        self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], choices: Tensor
+    ) -> Tensor:
+        """Q(s, a⁻ⁱ, a) of each of an agent's choices a, the others' actions as given.
+
+        Args:
+            data: ``[*B]``.
+            agent: whose choices; its own entry of ``joint_action`` does not count.
+            joint_action: in team order, each ``[*B, W_j]``.
+            choices: one-hot ``[C, W_i]``.
+
+        Returns:
+            ``[*B, C]``, the least of the critic's values.
+        """
+        state, count = self.state(data), len(choices)
+        rows = state.shape[:-1].numel()
+
+        def repeat(values: Tensor) -> Tensor:
+            """``[*B, W]`` to ``[B·C, W]``, each row C times."""
+            return values.reshape(rows, -1).repeat_interleave(count, dim=0)
+
+        actions = [repeat(action) for action in joint_action]
+        actions[agent] = choices.repeat(rows, 1)
+        values = least(self.critic(repeat(state), actions))
+        return values.reshape(*state.shape[:-1], count)
+
     def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor:
         """Mean of ``value [*B, 1]`` over the samples in which the agent lives (scalar)."""
         return masked_mean(value, self.alive(data, agent), self.reduce)

@@ -36,6 +36,18 @@ def plainly(module: HASAC, batches: list[TensorDict]) -> Tensor:
     alphas, joint_alpha = list(loss.log_alpha), loss.log_alpha_joint
     alpha_adam = torch.optim.Adam([*alphas, joint_alpha], LR)
 
+    def expected_over_choices(i: int, data: Any, seen: list[Tensor]) -> Tensor:
+        place = MIXED.agents[i]
+        mask = data[place.group, "action_mask"][:, place.index]
+        p = actors[i](data[place.group, "observation"][:, place.index], mask).softmax(-1)
+        total: Any = 0.0
+        for choice in range(place.action.choices[0]):
+            hot = torch.eye(place.action.choices[0]).double()[choice].expand(len(p), -1)
+            x = torch.cat([data["state"], *seen[:i], hot, *seen[i + 1 :]], -1)
+            cost = alphas[i].exp().detach() * p[:, [choice]].clamp(min=1e-300).log()
+            total = total + p[:, [choice]] * (cost - torch.minimum(q1(x), q2(x)))
+        return total
+
     for iteration, data in enumerate(batches):
         randomness, following = UpdateRandomness(0, iteration), data["next"]
 
@@ -77,6 +89,8 @@ def plainly(module: HASAC, batches: list[TensorDict]) -> Tensor:
         for i in order:
             x = torch.cat([data["state"], *seen[:i], drawn[i].action, *seen[i + 1 :]], -1)
             each = alphas[i].exp().detach() * drawn[i].log_prob - torch.minimum(q1(x), q2(x))
+            if loss.exact_choices and MIXED.agents[i].action.kind == "discrete":
+                each = expected_over_choices(i, data, seen)
             adam[i].zero_grad()
             ((each * lives(data, i)).sum() / lives(data, i).sum()).backward()
             adam[i].step()
@@ -106,10 +120,13 @@ def plainly(module: HASAC, batches: list[TensorDict]) -> Tensor:
     return numbers(loss)
 
 
+@pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("algorithm", [HASAC, MASAC])
-def test_a_mixed_team_learns_as_it_does_written_plainly(algorithm: type[HASAC]) -> None:
+def test_a_mixed_team_learns_as_it_does_written_plainly(
+    algorithm: type[HASAC], exact: bool
+) -> None:
     config = {"gamma": GAMMA, "polyak": POLYAK, "actor_lr": LR, "critic_lr": LR, "alpha_lr": LR}
-    config |= {"alpha": ALPHA, "target_entropy_choices": SHARE}
+    config |= {"alpha": ALPHA, "target_entropy_choices": SHARE, "exact_choices": exact}
     module = algorithm(MIXED, config, NetworkConfig([8], activation="tanh")).double()
     module.optimizers_of_team()
     batches = [batch(MIXED, 16, deaths=True, masks=True, dtype=torch.float64) for _ in range(6)]

@@ -137,7 +137,7 @@ def sampled(
 @pytest.mark.parametrize("deaths", [False, True])
 def test_losses_of_a_mixed_team(deaths: bool) -> None:
     """Target, critic's and actors' losses, row by row and agent by agent."""
-    loss = make()
+    loss = make(exact_choices=False)
     data = batch(MIXED, deaths=deaths, masks=True, dtype=torch.float64)
     following, drawn = data["next"], numbered(0)
     widths = [agent.action.width for agent in MIXED.agents]
@@ -187,3 +187,33 @@ def test_gradient_of_the_value_reaches_every_kind_of_actor() -> None:
         value = loss.actor(data, i, joint, torch.zeros(32, 1).double())  # no entropy term
         gradients = torch.autograd.grad(value, list(loss.policy.actors[i].parameters()))
         assert all(g.isfinite().all() and g.any() for g in gradients)
+
+
+def test_a_sum_over_choices_is_what_draws_estimate() -> None:
+    """The exact loss is the mean of α·log π − Q over many draws, its gradient its slope."""
+    loss, i = make(), 2  # the valve, one of four
+    data = batch(MIXED, 1, masks=True, dtype=torch.float64)
+    place = MIXED.agents[i]
+    data[place.group, "action_mask"][:, place.index, :2] = True
+    joint = [s.action.detach() for s in (loss.sample(data, k, numbered(k)) for k in range(4))]
+    exact = loss.actor(data, i, joint)
+    many = data.expand(200_000).contiguous()
+    with torch.no_grad():
+        sample = loss.sample(many, i, numbered(9))
+        others = [action.expand(200_000, -1) for action in joint]
+        q = torch.minimum(
+            *loss.critic(loss.state(many), [*others[:i], sample.action, *others[i + 1 :]])
+        )
+        drawn = (ALPHAS[i] * sample.log_prob - q).mean()
+    assert exact.item() == pytest.approx(drawn.item(), abs=2e-2)
+    parameters = list(loss.policy.actors[i].parameters())
+    slope = torch.autograd.grad(exact, parameters)
+    direction, step = [torch.randn_like(p) for p in parameters], 1e-6
+    values = []
+    for sign in (1, -2):
+        with torch.no_grad():
+            for p, d in zip(parameters, direction, strict=True):
+                p.add_(sign * step * d)
+        values.append(loss.actor(data, i, joint).item())
+    expected = sum((g * d).sum() for g, d in zip(slope, direction, strict=True)).item()
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(expected, rel=1e-5, abs=1e-8)
