@@ -88,7 +88,7 @@ class AsyncTeamCollector:
         whole: Any = torch.cat(parts)
         self.staleness = (chunk - whole.pop(VERSION)).flatten().double()
         for step in range(steps):
-            self._totals.add(whole["next", "reward"][:, step], whole["next", "done"][:, step])
+            self._totals.add(whole["next"][:, step])
         return whole, self._totals.pop()
 
     def advance(self) -> None:
