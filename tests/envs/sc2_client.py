@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 class Server:
-    """The installed ``SC2_x64``, started as pysc2 starts the game; ended with the ``with`` block."""
+    """The installed ``SC2_x64``, started as pysc2 starts the game; ends with the ``with`` block."""
 
     def __init__(self, root: Path, *, prefix: tuple[str, ...] = ()) -> None:
         self.port = free_port()
@@ -35,7 +35,10 @@ class Server:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         self.process.kill()
         self.process.wait()

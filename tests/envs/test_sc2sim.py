@@ -93,7 +93,7 @@ def test_units_created_on_one_point_stand_side_by_side() -> None:
 
 # ---------------------------------------------------------------------- attacks
 def test_an_attack_begins_where_the_range_does() -> None:
-    """10 cells between the edges less 5 of range at 2.25/16 a loop: 36 loops, then the first blow."""
+    """10 cells between the edges less 5 of range, at 2.25/16 a loop: 36 loops, then a blow."""
     world = empty()
     marine = world.spawn(UNITS["marine"], 1, 5.0, 5.0)
     target = lasting(world, "marauder", 2, 5.0 + 10.0 + 0.375 + 0.5625, 5.0)
@@ -119,7 +119,7 @@ def test_cooldowns_hold_on_average(name: str, per_attack: float) -> None:
 
 
 def test_damage_per_second_is_what_the_unit_pages_list() -> None:
-    """Liquipedia counts "faster" seconds, of which the game's clock has 1.4 in one of the table's."""
+    """Liquipedia counts "faster" seconds, 1.4 of which are one of the table's."""
     listed = {"marine": 9.8, "marauder": 9.3, "zealot": 18.6, "stalker": 9.7, "colossus": 18.7}
     for name, dps in listed.items():
         weapon = UNITS[name].weapon
@@ -419,7 +419,7 @@ def test_install_never_touches_anything_else(tmp_path: Path) -> None:
     (tmp_path / "Versions").mkdir()
     with pytest.raises(ConfigError, match="not empty"):
         install(tmp_path)
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="is a file"):
-        (tmp_path / "file").touch()
         install(tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["Versions", "file"]

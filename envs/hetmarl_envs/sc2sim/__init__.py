@@ -14,5 +14,5 @@ SIMULATED = "sc2sim (simulated, not StarCraft II)"
 """What the server calls itself where the game gives its version."""
 
 SEED_TEXT = "sc2sim seed "
-"""A text drawn by a debug command that begins like this seeds the random delays; a real game draws it
-where nobody sees it."""
+"""A text drawn by a debug command that begins like this seeds the random delays; a real game draws
+it where nobody sees it."""

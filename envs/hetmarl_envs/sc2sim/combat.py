@@ -114,9 +114,10 @@ def _strike(attacker: Unit, target: Unit, units: Sequence[Unit]) -> None:
     if weapon.line is None:
         return
     for unit in units:
-        if unit is not target and unit.owner == target.owner and attacker.kind.reaches(unit.kind):
-            if in_line(attacker, target, unit, weapon.line):
-                _hit(attacker, unit, weapon)
+        if unit is target or unit.owner != target.owner or not attacker.kind.reaches(unit.kind):
+            continue
+        if in_line(attacker, target, unit, weapon.line):
+            _hit(attacker, unit, weapon)
 
 
 def _burst(units: Sequence[Unit]) -> None:

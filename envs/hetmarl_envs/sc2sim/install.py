@@ -16,9 +16,9 @@ BUILD = "Base75689"
 MARKER = "SIMULATED.txt"
 _NOTE = f"""{SIMULATED}
 
-This directory was made by `hetmarl sc2sim install`. There is no StarCraft II in it: SC2_x64 starts a
-small simulator that speaks the game's protocol, and the maps are names only. Results measured with
-it are not results on StarCraft II.
+This directory was made by `hetmarl sc2sim install`. There is no StarCraft II in it: SC2_x64 starts
+a small simulator that speaks the game's protocol, and the maps are names only. Results measured
+with it are not results on StarCraft II.
 """
 
 

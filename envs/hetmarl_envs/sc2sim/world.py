@@ -69,8 +69,8 @@ Brain = Callable[["World"], None]
 class World:
     """A rectangle of flat ground with units on it.
 
-    What happens is a function of the commands since the map was last empty, and of the random delays
-    between attacks. In one loop all units act at once: none gains by its place in a list.
+    What happens is a function of the commands since the map was last empty, and of the random
+    delays between attacks. In one loop all units act at once: none gains by its place in a list.
 
     Args:
         width: cells from left to right.

@@ -1,4 +1,4 @@
-"""SMACv2 and SMAC: battles of StarCraft II, through the package ``smacv2``, as a batched environment.
+"""SMACv2 and SMAC: battles of StarCraft II, through the package ``smacv2``, batched.
 
 Importing this package imports neither ``smacv2`` nor torch: the processes that play the games need
 no torch.

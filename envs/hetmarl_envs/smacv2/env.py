@@ -23,20 +23,21 @@ GROUP = "agents"
 class SMACv2Env(EnvBase):
     """``num_envs`` battles, each in a game and processes of its own.
 
-    ===========================  ===============  ==================================================
-    key                          shape            meaning
-    ===========================  ===============  ==================================================
-    ``("agents","observation")`` ``[N, A, O]``    float32; zeros for the dead
-    ``("agents","action")``      ``[N, A]``       0 nothing (the dead), 1 stop, 2–5 move north, south,
-                                                  east, west, then one per enemy to attack (medivacs:
-                                                  per friend to heal)
-    ``("agents","action_mask")`` ``[N, A, K]``    legal actions
-    ``("agents","alive")``       ``[N, A, 1]``    False for the dead
-    ``"state"``                  ``[N, S]``       SMAC's global state
-    ``("info", name)``           ``[N, 1]``       ``battle_won``, ``dead_allies`` and ``dead_enemies``
-                                                  (shares), ``game_lost``, ``simulated``
-    ``("next", "reward")``       ``[N, 1]``       the team's
-    ===========================  ===============  ==================================================
+    =============================  =============  ==============================================
+    key                            shape          meaning
+    =============================  =============  ==============================================
+    ``("agents", "observation")``  ``[N, A, O]``  float32; zeros for the dead
+    ``("agents", "action")``       ``[N, A]``     0 nothing (the dead), 1 stop, 2–5 move north,
+                                                  south, east, west, then one per enemy to attack
+                                                  (medivacs: per friend to heal)
+    ``("agents", "action_mask")``  ``[N, A, K]``  legal actions
+    ``("agents", "alive")``        ``[N, A, 1]``  False for the dead
+    ``"state"``                    ``[N, S]``     SMAC's global state
+    ``("info", name)``             ``[N, 1]``     ``battle_won``, ``dead_allies`` and
+                                                  ``dead_enemies`` (shares), ``game_lost``,
+                                                  ``simulated``
+    ``("next", "reward")``         ``[N, 1]``     the team's
+    =============================  =============  ==============================================
 
     The battle's end is *terminated*, the time limit *truncated*. A game that crashes or hangs is
     started anew: its episode is truncated where it was last seen, with reward 0 in that step, and a

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 INSTALL = """pip install "hetmarl[smacv2]"
   pip install --no-deps pysc2
   pip install --no-deps git+https://github.com/oxwhirl/smacv2
-(smacv2 is on no package index; --no-deps because both ask for a protobuf that loggers cannot use)"""
+(smacv2 is on no package index; --no-deps: both ask for a protobuf that loggers cannot use)"""
 
-_GAME = """StarCraft II 4.10 for Linux: https://github.com/Blizzard/s2client-proto#downloads, unpacked,
-  its directory in the environment variable SC2PATH (default: ~/StarCraftII)
-or the simulator, for trying things out: hetmarl sc2sim install ~/sc2sim && export SC2PATH=~/sc2sim"""
+_GAME = """unpack StarCraft II 4.10 for Linux, https://github.com/Blizzard/s2client-proto#downloads
+  export SC2PATH=<its directory>   (default: ~/StarCraftII)
+or, to try things out without the game, install the simulator:
+  hetmarl sc2sim install ~/sc2sim && export SC2PATH=~/sc2sim"""
 _MAPS = """the maps of https://github.com/oxwhirl/smacv2, folder
   smacv2/env/starcraft2/maps/SMAC_Maps, copied to {maps}; the tasks of SMACv2 need 32x32_flat.SC2Map
   only"""

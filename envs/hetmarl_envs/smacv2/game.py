@@ -45,6 +45,8 @@ class Game(StarCraft2Env):
     * A lost connection is an error (upstream relaunches the game and calls the episode finished).
     """
 
+    stochastic_attack: bool
+
     def __init__(self, **arguments: Any) -> None:
         logging.set_verbosity(logging.ERROR)
         config = _capabilities(arguments.pop("capability_config", {}))

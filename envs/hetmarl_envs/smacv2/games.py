@@ -18,7 +18,7 @@ Array = NDArray[Any]
 _log = logging.getLogger(__name__)
 
 INFO = ("battle_won", "dead_allies", "dead_enemies", "game_lost")
-"""Numbers of a row's episode so far: won or not, shares of the dead, whether the game broke down."""
+"""Of a row's episode so far: won or not, shares of the dead, whether the game broke down."""
 LAUNCHES = 3
 """Attempts to start a game before giving up."""
 
@@ -110,9 +110,7 @@ class Games:
         left = list(rows)
         for _ in range(LAUNCHES):
             self._ensure(left)
-            requests = {
-                row: ("begin", self._episode_seed(row), self._played[row]) for row in left
-            }
+            requests = {row: ("begin", self._episode_seed(row), self._played[row]) for row in left}
             answers, lost = self._exchange(requests, self._launch_timeout)
             for row, answer in answers.items():
                 self._write(row, answer)
@@ -206,7 +204,7 @@ class Games:
         for attempt in range(LAUNCHES):
             for row in wanted:
                 self._processes[row] = GameProcess(self.where)
-            requests = {row: ("launch", self._arguments) for row in wanted}
+            requests = dict.fromkeys(wanted, ("launch", self._arguments))
             answers, lost = self._exchange(requests, self._launch_timeout)
             if answers:
                 self.sizes = next(iter(answers.values()))
@@ -269,7 +267,9 @@ class Games:
         if started:
             self._begin([row for row in range(len(over)) if not over[row]])
         for row in np.flatnonzero(~over) if started else ():
-            if not all(np.array_equal(array[row], saved[key][row]) for key, array in arrays.items()):
+            if not all(
+                np.array_equal(array[row], saved[key][row]) for key, array in arrays.items()
+            ):
                 _log.warning(
                     "%s: game %d cannot be taken up in mid-episode (StarCraft II does not repeat "
                     "itself); this one episode is cut off.", self.where, row

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class LostError(Exception):
 class GameProcess:
     """One worker, its game, and all processes that they started.
 
-    They are a session of their own: Ctrl-C does not reach them, and they are ended together. Closing
-    the pipe, by the end of this process too, ends them as well.
+    They are a session of their own: Ctrl-C does not reach them, and they are ended together. They
+    end as well when the pipe closes, as it does with this process.
 
     Args:
         where: what messages call it.
