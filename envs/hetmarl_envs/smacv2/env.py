@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import game_arguments
 
 GROUP = "agents"
+_log = logging.getLogger(__name__)
 
 
 class SMACv2Env(EnvBase):
@@ -93,6 +96,8 @@ class SMACv2Env(EnvBase):
         )
         sizes = self._games.sizes
         self.simulated: bool = sizes["simulated"]
+        if self.simulated:
+            _warn_once(sizes["version"])
         self.notes: dict[str, Any] = {"game": sizes["version"], "simulated": self.simulated}
         """What results must say of where they come from."""
         self.agent_names = tuple(f"agent_{i}" for i in range(sizes["agents"]))
@@ -215,6 +220,12 @@ class SMACv2Env(EnvBase):
         """Ends all games."""
         self._games.close()
         super().close(raise_if_closed=raise_if_closed)
+
+
+@cache
+def _warn_once(version: str) -> None:
+    """Once in a process: whoever reads numbers must know where they come from."""
+    _log.warning("the tasks smacv2/... run on %s: nothing here is a result on the game.", version)
 
 
 def _flag(shape: Sequence[int], device: torch.device) -> Categorical:

@@ -57,7 +57,7 @@ class Game(StarCraft2Env):
             if key not in _SIZES
         ]
         self._episode_seed = 0
-        self._battle_over = False
+        self._legal: dict[int, list[int]] = {}
 
     # ------------------------------------------------------------------ episodes
     def launch(self) -> str:
@@ -96,7 +96,6 @@ class Game(StarCraft2Env):
         enemies = self.enemies.values()
         life = sum(unit.health_max + unit.shield_max for unit in enemies)
         self.max_reward = self.n_enemies * self.reward_death_value + self.reward_win + life
-        self._battle_over = False
 
     def play(self, actions: Sequence[int]) -> tuple[float, bool, bool, dict[str, Any]]:
         """One step.
@@ -140,9 +139,23 @@ class Game(StarCraft2Env):
             self.stochastic_attack = True
 
     def init_units(self, ally_team: Any, enemy_team: Any, episode_config: Any = None) -> None:
+        self._legal.clear()
         super().init_units(ally_team, enemy_team, episode_config or {})
         if not ally_team and not self._min_unit_type:  # upstream: in the episode that launches
             self._init_ally_unit_types(min(unit.unit_type for unit in self.agents.values()))
+
+    def update_units(self) -> Any:
+        self._legal.clear()
+        return super().update_units()
+
+    def get_avail_agent_actions(self, agent_id: int) -> list[int]:
+        """Works out once a step what upstream does five times: a third of its time."""
+        if agent_id not in self._legal:
+            self._legal[agent_id] = super().get_avail_agent_actions(agent_id)
+        return self._legal[agent_id]
+
+    def get_true_avail_agent_actions(self, agent_id: int) -> list[int]:
+        return self.get_avail_agent_actions(agent_id)
 
     def get_unit_type_id(self, unit: Any, ally: bool) -> int:
         if ally and not self.replace_teammates:
