@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import signal
@@ -26,8 +27,9 @@ from hetmarl_envs.errors import (
 )
 from hetmarl_envs.registry import get_family
 from hetmarl_envs.sc2sim.install import install
+from hetmarl_envs.sc2sim.scenarios import SCENARIOS
 from hetmarl_envs.smacv2.rendering import draw
-from hetmarl_envs.smacv2.tasks import SMAC_MAPS, game_arguments
+from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
 
 MISSING = get_family("smacv2").missing()
 plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
@@ -127,6 +129,20 @@ def test_what_is_missing_is_said_with_the_steps(monkeypatch: pytest.MonkeyPatch)
     ):
         make_env("smacv2/3m")
     assert family.missing() == ["smacv2"]
+
+
+@plays
+def test_tables_agree_with_the_package() -> None:
+    from smacv2.env.starcraft2.maps.smac_maps import get_smac_map_registry
+    from smacv2.env.starcraft2.starcraft2 import StarCraft2Env
+
+    registry = get_smac_map_registry()
+    assert {name for name in registry if not name.startswith("10gen")} == set(SMAC_MAPS)
+    for name in SMAC_MAPS:
+        scenario = SCENARIOS[name]
+        counts = [sum(s.count for s in side) for side in (scenario.agents, scenario.enemies)]
+        assert counts == [registry[name]["n_agents"], registry[name]["n_enemies"]], name
+    assert set(GAME_OPTIONS) <= set(inspect.signature(StarCraft2Env.__init__).parameters)
 
 
 @plays

@@ -53,12 +53,12 @@ RL_TYPES: Mapping[str, UnitType] = MappingProxyType(
     {name: rl_unit(name, FIRST_RL_ID + i) for i, name in enumerate(RL_NAMES)}
 )
 
-_LETTERS = {"m": "marine", "z": "zealot", "s": "stalker", "c": "colossus", "h": "hydralisk"}
+_LETTERS = {"m": "marine", "z": "zealot", "s": "stalker", "c": "colossus"}
 _LEFT, _RIGHT = (9.0, 16.0), (23.0, 16.0)
 
 
 def _squads(text: str, at: tuple[float, float]) -> tuple[Squad, ...]:
-    """Reads ``"3 stalker, 5 zealot"``, a squad's own place behind an @: ``"1 marine @13,12"``."""
+    """Reads ``"3 stalker, 5 zealot"``, a squad's own place behind an @: ``"1 marine @13;12"``."""
     squads = []
     for part in text.split(", "):
         count, name, *place = part.split(" ")

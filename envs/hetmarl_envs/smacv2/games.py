@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hetmarl_envs.errors import ConfigError, HetmarlError
+from hetmarl_envs.errors import ConfigError, ContractError, HetmarlError
 from hetmarl_envs.smacv2.process import CLOSING, GameProcess, LostError
 
 Array = NDArray[Any]
@@ -172,9 +172,13 @@ class Games:
 
         Returns:
             The answers, and why the other rows were lost; those have no process any more.
+
+        Raises:
+            ContractError: a row was asked for an action that is not legal.
         """
         answers: dict[int, Any] = {}
         lost: dict[int, str] = {}
+        refused: ContractError | None = None
         deadline = time.monotonic() + seconds
         for row, request in requests.items():
             try:
@@ -188,9 +192,13 @@ class Games:
                 answers[row] = self._process(row).answer(deadline)
             except LostError as error:
                 lost[row] = str(error)
+            except ContractError as error:
+                refused = error  # after the others' answers are read: they must not be taken later
         for row in lost:
             self._process(row).end()
             self._processes[row] = None
+        if refused is not None:
+            raise refused
         return answers, lost
 
     def _process(self, row: int) -> GameProcess:
