@@ -333,6 +333,31 @@ def test_the_opponents_medivac_follows_and_heals() -> None:
     assert medivac.gap(patient) <= 4.0 + 0.2
 
 
+def test_equal_sides_under_equal_control_win_about_equally() -> None:
+    """Neither formation nor place in a list decides, only chance does."""
+
+    def both(world: World) -> None:
+        attack_move(world)
+        others = [unit for unit in world.units if unit.owner == 2]
+        for unit in world.units:
+            if unit.owner == 1 and (world.age + unit.number) % 8 == 0:
+                target = choose_target(unit, others)
+                if target is not None and (unit.order is None or not unit.anchored):
+                    attack(unit, target)
+
+    wins = {1: 0, 2: 0}
+    for seed in range(40):
+        world = empty(brain=both, delays=random.Random(seed))
+        for owner, x in ((1, 9.0), (2, 23.0)):
+            for _ in range(3):
+                world.spawn(UNITS["marine"], owner, x, 16.0)
+        while len({unit.owner for unit in world.units}) == 2:
+            world.step(8)
+        for owner in {unit.owner for unit in world.units}:
+            wins[owner] += 1
+    assert min(wins.values()) >= 10, wins
+
+
 # ---------------------------------------------------------------------- chance, maps
 def fight(seed: int | None) -> list[float]:
     delays = None if seed is None else random.Random(seed)

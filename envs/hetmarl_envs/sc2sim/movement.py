@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def separate(units: Sequence[Unit], width: float, height: float) -> None:
     """Pushes apart those of a layer that overlap, and keeps all on the map.
 
     Both give way by half; a unit that stands and attacks does not for one that walks, and a
-    structure for nobody.
+    structure for nobody. All pushes are worked out before anyone is moved: who comes first in a
+    list, or stands further left, has no advantage.
     """
+    pushes: list[tuple[Unit, float, float]] = []
     ordered = sorted(units, key=_x)
     widest = max((unit.kind.collision for unit in units), default=0.0)
     for i, a in enumerate(ordered):
@@ -57,7 +59,10 @@ def separate(units: Sequence[Unit], width: float, height: float) -> None:
             dy = b.y - a.y
             room = a.kind.collision + b.kind.collision
             if dx * dx + dy * dy < room * room:
-                _push(a, b, dx, dy, room)
+                pushes += _push(a, b, dx, dy, room)
+    for unit, px, py in pushes:
+        unit.x += px
+        unit.y += py
     for unit in units:
         edge = unit.kind.collision
         unit.x = min(max(unit.x, edge), width - edge)
@@ -68,7 +73,9 @@ def _x(unit: Unit) -> float:
     return unit.x
 
 
-def _push(a: Unit, b: Unit, dx: float, dy: float, room: float) -> None:
+def _push(
+    a: Unit, b: Unit, dx: float, dy: float, room: float
+) -> Iterator[tuple[Unit, float, float]]:
     distance = math.hypot(dx, dy)
     if distance < 1e-6:  # one exactly on the other: some direction, always the same one
         angle = GOLDEN_ANGLE * (a.number + b.number)
@@ -80,11 +87,9 @@ def _push(a: Unit, b: Unit, dx: float, dy: float, room: float) -> None:
     share_a = 0.5 if firm_a == firm_b else float(firm_a < firm_b)
     ux, uy = dx / distance, dy / distance
     if firm_a < 2:
-        a.x -= ux * overlap * share_a
-        a.y -= uy * overlap * share_a
+        yield a, -ux * overlap * share_a, -uy * overlap * share_a
     if firm_b < 2:
-        b.x += ux * overlap * (1.0 - share_a)
-        b.y += uy * overlap * (1.0 - share_a)
+        yield b, ux * overlap * (1.0 - share_a), uy * overlap * (1.0 - share_a)
 
 
 def _firmness(unit: Unit) -> int:
@@ -92,13 +97,22 @@ def _firmness(unit: Unit) -> int:
 
 
 def free_spot(
-    kind: UnitType, x: float, y: float, units: Sequence[Unit], width: float, height: float
+    kind: UnitType,
+    x: float,
+    y: float,
+    units: Sequence[Unit],
+    width: float,
+    height: float,
+    turn: float = 0.0,
 ) -> tuple[float, float]:
-    """The first point of a spiral around ``(x, y)`` at which a unit of this kind has room."""
+    """The first point of a spiral around ``(x, y)`` at which a unit of this kind has room.
+
+    ``turn``: of the spiral, in radians.
+    """
     edge = kind.collision
     point = (x, y)
     for step in range(SPOTS):
-        out, angle = SPIRAL * math.sqrt(step), GOLDEN_ANGLE * step
+        out, angle = SPIRAL * math.sqrt(step), GOLDEN_ANGLE * step + turn
         px, py = x + out * math.cos(angle), y + out * math.sin(angle)
         point = min(max(px, edge), width - edge), min(max(py, edge), height - edge)
         if all(_apart(kind, point, other) for other in units):

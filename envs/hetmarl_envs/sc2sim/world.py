@@ -92,17 +92,19 @@ class World:
         self.loop = 0
         self.age = 0
         """Loops since the map was last empty."""
-        self._born = 0  # units since then
+        self._born: dict[int, int] = {}  # each player's units since then
         self._tag = 1 << 32  # the real game's are large numbers too; none is ever used twice
 
     def spawn(self, kind: UnitType, owner: int, x: float, y: float) -> Unit:
         """A new unit of a player at a point, or as near to it as there is room."""
-        x, y = free_spot(kind, x, y, self.units, self.width, self.height)
+        # player 2's formations are player 1's turned around: none has the better one
+        turn = 0.0 if owner == 1 else math.pi
+        x, y = free_spot(kind, x, y, self.units, self.width, self.height, turn)
         if not self.units:
-            self.age = self._born = 0
+            self.age, self._born = 0, {}
         self._tag += 1
-        self._born += 1
-        unit = Unit(self._tag, self._born, kind, owner, x, y)
+        self._born[owner] = self._born.get(owner, 0) + 1
+        unit = Unit(self._tag, self._born[owner], kind, owner, x, y)
         self.units.append(unit)
         return unit
 
