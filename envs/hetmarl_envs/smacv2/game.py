@@ -16,7 +16,7 @@ from s2clientprotocol import debug_pb2
 from smacv2.env.starcraft2.distributions import get_distribution
 from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
 
-from hetmarl_envs.sc2sim import SEED_TEXT, SIMULATED
+from hetmarl_envs.sc2sim import SEED_TEXT
 
 ATTEMPTS = 5
 """Tries to place the units of an episode, each with another draw."""
@@ -36,7 +36,7 @@ class Game(StarCraft2Env):
     * A reset launches the game only if none runs (upstream: every reset until an episode has
       *finished*), and ``max_reward`` is that of the episode at hand (upstream: the enemies' life is
       added at each of those resets, and the first episode's sum scales all later ones).
-    * ``end`` tells a battle that is over from the time limit.
+    * ``play`` tells a battle that is over from the time limit.
     * ``begin(seed)`` seeds teams, places, and every other draw.
     * The ``capability_config`` that is given is left as it was.
     * Values drawn per agent are numbers, not arrays of one, which NumPy 2.4 does not assign.
@@ -66,11 +66,6 @@ class Game(StarCraft2Env):
         self._episode_count = 1  # upstream's sign that a game is running
         self._obs = self._controller.observe()
         return str(self._controller.ping().game_version)
-
-    @property
-    def simulated(self) -> bool:
-        """Whether ``sc2sim`` answers instead of StarCraft II."""
-        return str(self._controller.ping().game_version) == SIMULATED
 
     def begin(self, seed: int) -> None:
         """A new episode, the same for the same seed."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from hetmarl_envs.sc2sim import SIMULATED
+
 OK, REFUSED, LOST = "ok", "refused", "lost"
 """A message's first part: done; an action that is not legal; the game is gone."""
 
@@ -38,7 +40,7 @@ class Worker:
             "actions": int(info["n_actions"]),
             "limit": int(info["episode_limit"]),
             "version": version,
-            "simulated": bool(self._game.simulated),
+            "simulated": version == SIMULATED,
         }
 
     def begin(self, seed: int, actions: list[list[int]]) -> dict[str, Any]:
