@@ -11,6 +11,8 @@ key                                       shape               meaning
 ``(group, "action_mask")``                ``[*B, n_g, K_g]``  optional, True where legal
 ``(group, "alive")``                      ``[*B, n_g, 1]``    optional, before acting; missing: True
 ``"state"``                               ``[*B, S]``         optional global state
+``("info", name)``                        ``[*B, 1]``         optional, told of the episode so far;
+                                                            means over episodes are logged
 ``("next", "reward")``                    ``[*B, 1]``         the team's reward
 ``("next", group, "reward")``             ``[*B, n_g, 1]``    optional individual rewards
 ``("next", "terminated"|"truncated")``    ``[*B, 1]``         a time limit is always truncation

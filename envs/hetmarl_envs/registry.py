@@ -38,6 +38,7 @@ class Family:
         tasks: names of the family's tasks; must be cheap and import no simulator.
         requires: import names of the packages that ``make`` needs.
         install: the pip line that installs them.
+        problem: what else is missing and how to get it; empty where nothing is.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Family:
     tasks: Callable[[], Iterable[str]]
     requires: tuple[str, ...] = ()
     install: str = ""
+    problem: Callable[[], str] | None = None
 
     def missing(self) -> list[str]:
         """Required packages that are not installed."""
@@ -63,6 +65,7 @@ _families: dict[str, Family | str] = {
     "mamujoco": "hetmarl_envs.mamujoco:FAMILY",
     "mpe": "hetmarl_envs.mpe:FAMILY",
     "pettingzoo": "hetmarl_envs.pettingzoo:FAMILY",
+    "smacv2": "hetmarl_envs.smacv2.family:FAMILY",
     "vmas": "hetmarl_envs.vmas:FAMILY",
 }
 _entry_points_read = False
@@ -147,7 +150,7 @@ def make_env(
 
     Raises:
         UnknownNameError: no such family or task; names the nearest.
-        MissingExtraError: a package is not installed; holds the pip line.
+        MissingExtraError: a package, or a program, is not installed; holds the steps.
         ConfigError: a number or an option is wrong; says what was expected.
     """
     if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
@@ -158,6 +161,9 @@ def make_env(
         raise MissingExtraError(
             f"task '{name}' needs {', '.join(missing)}, not installed here: {family.install}"
         )
+    problem = family.problem() if family.problem is not None else ""
+    if problem:
+        raise MissingExtraError(f"task '{name}': {problem}")
     return family.make(task, num_envs=num_envs, seed=seed, device=device, **options)
 
 

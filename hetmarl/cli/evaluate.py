@@ -20,7 +20,8 @@ from hetmarl_envs.errors import ConfigError
 USAGE = """usage: hetmarl evaluate <run_dir> [episodes=20] [checkpoint=best|last] [seed=<n>]
 
 One JSON object on stdout: task, algo, checkpoint, seed, episodes, return_mean, return_std,
-length_mean, returns, lengths. Episodes are of the deterministic policy.
+length_mean, returns, lengths, and what the environment tells of its episodes (as battle_won_mean)
+and of itself (as simulated). Episodes are of the deterministic policy.
 
   deterministic=false   samples the actions"""
 
@@ -67,4 +68,5 @@ def evaluate_run(run_dir: str, config: EvaluateConfig) -> dict[str, Any]:
         "checkpoint": str(file),
         "seed": config.seed,
         "episodes": config.episodes,
+        **getattr(env, "notes", {}),
     } | result

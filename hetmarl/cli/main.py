@@ -14,7 +14,8 @@ COMMANDS = {
     "render": "films a trained team: hetmarl render <run_dir> out=team.gif",
     "plot": "draws learning curves: hetmarl plot <run_dir>... out=curves.png",
     "list": "what there is: hetmarl list algos|tasks [pattern]",
-    "doctor": "versions, what is installed, which tasks work",
+    "doctor": "versions, what is installed, which tasks work: hetmarl doctor [family]",
+    "sc2sim": "a simulated StarCraft II for the tasks smacv2/...: hetmarl sc2sim install <dir>",
 }
 
 

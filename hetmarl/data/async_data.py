@@ -87,8 +87,9 @@ class AsyncTeamCollector:
         parts: Any = [chunks.popleft() for chunks in self._chunks]
         whole: Any = torch.cat(parts)
         self.staleness = (chunk - whole.pop(VERSION)).flatten().double()
+        after = whole["next"].select("reward", "done", "info", strict=False)
         for step in range(steps):
-            self._totals.add(whole["next", "reward"][:, step], whole["next", "done"][:, step])
+            self._totals.add(after[:, step])
         return whole, self._totals.pop()
 
     def advance(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,10 +19,14 @@ from hetmarl_envs.errors import ConfigError
 
 @dataclass
 class Episodes:
-    """Episodes that ended: the team's undiscounted returns and lengths in steps, each ``[N]``."""
+    """Episodes that ended: the team's undiscounted returns and lengths in steps, each ``[N]``.
+
+    ``info``: what the environment tells of them at their ends, name to ``[N]``.
+    """
 
     returns: Tensor
     lengths: Tensor
+    info: dict[str, Tensor] = field(default_factory=dict)
 
 
 class EpisodeTotals:
@@ -32,12 +36,15 @@ class EpisodeTotals:
         self.returns = torch.zeros(num_envs, device=device)
         self.lengths = torch.zeros(num_envs, device=device, dtype=torch.long)
         self._ended: list[tuple[Tensor, Tensor]] = []
+        self._info: dict[str, list[Tensor]] = {}
 
-    def add(self, reward: Tensor, done: Tensor) -> None:
-        """One step of every environment, ``[num_envs, 1]``."""
-        done = done.squeeze(-1)
-        self.returns += reward.squeeze(-1)
+    def add(self, after: TensorDictBase) -> None:
+        """One step of every environment, its ``"next"`` ``[num_envs]``."""
+        done = after.get("done").squeeze(-1)
+        self.returns += after.get("reward").squeeze(-1)
         self.lengths += 1
+        for name, value in episode_info(after).items():
+            self._info.setdefault(name, []).append(value[done])  # also where none ended: its name
         if done.any():
             self._ended.append((self.returns[done], self.lengths[done]))
             self.returns[done] = 0.0
@@ -46,10 +53,12 @@ class EpisodeTotals:
     def pop(self) -> Episodes:
         """Those that ended since the last call."""
         ended, self._ended = self._ended, []
+        info, self._info = self._info, {}
         returns, lengths = zip(*ended, strict=True) if ended else ((), ())
         return Episodes(
             torch.cat(returns) if ended else self.returns[:0],
             torch.cat(lengths) if ended else self.lengths[:0],
+            {name: torch.cat(values) for name, values in info.items()},
         )
 
 
@@ -127,8 +136,7 @@ class TeamCollector:
                             self._critic.remember(carrier)
                     stepped, following = advance(self.env, carrier)
                     data.append(stepped)
-                    after = stepped.get("next")
-                    self._totals.add(after.get("reward"), after.get("done"))
+                    self._totals.add(stepped.get("next"))
                     self._carrier = following
         finally:
             policy.noise = policy_noise
@@ -180,6 +188,13 @@ class TeamCollector:
         self._carrier.update(TensorDict(state["carrier"], device=device))
         self._totals.returns = state["returns"].to(device)
         self._totals.lengths = state["lengths"].to(device)
+
+
+def episode_info(after: TensorDictBase) -> dict[str, Tensor]:
+    """Each ``("info", name)`` of a step's ``"next"`` ``[N]``, as ``[N]``, by name."""
+    info = after.get("info", None)
+    names = [] if info is None else sorted(info.keys())
+    return {name: info.get(name).squeeze(-1) for name in names}
 
 
 def advance(env: EnvBase, data: TensorDictBase) -> tuple[TensorDictBase, TensorDictBase]:

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
-from hetmarl.data.collector import advance
+from hetmarl.data.collector import advance, episode_info
 from hetmarl_envs.errors import HetmarlError
 
 
@@ -34,7 +34,8 @@ def evaluate(
 
     Returns:
         ``return_mean``, ``return_std`` (over episodes, of the undiscounted team return),
-        ``length_mean`` (steps), and the lists ``returns`` and ``lengths``, N each.
+        ``length_mean`` (steps), the mean of each ``("info", name)`` at the episodes' ends as
+        ``name_mean``, and the lists ``returns`` and ``lengths``, N each.
     """
     kind = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     with set_exploration_type(kind):
@@ -42,11 +43,15 @@ def evaluate(
         returns = torch.zeros(env.batch_size, dtype=torch.float64)
         lengths = torch.zeros(env.batch_size, dtype=torch.long)
         running = torch.ones(env.batch_size, dtype=torch.bool)
+        info: dict[str, torch.Tensor] = {}
         for _ in range(max_steps):
             stepped, data = advance(env, policy(data))
             after = stepped.get("next")
             returns += torch.where(running, after.get("reward").squeeze(-1).cpu().double(), 0.0)
             lengths += running
+            for name, value in episode_info(after).items():
+                told = info.setdefault(name, torch.zeros(env.batch_size, dtype=torch.float64))
+                info[name] = torch.where(running, value.cpu().double(), told)
             running &= ~after.get("done").squeeze(-1).cpu()
             if not running.any():
                 break
@@ -59,6 +64,7 @@ def evaluate(
         "return_mean": returns.mean().item(),
         "return_std": returns.std(correction=0).item(),
         "length_mean": lengths.double().mean().item(),
+        **{f"{name}_mean": value.mean().item() for name, value in info.items()},
         "returns": returns.tolist(),
         "lengths": lengths.tolist(),
     }

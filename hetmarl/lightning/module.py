@@ -153,13 +153,13 @@ class TeamModule(LightningModule):
         metrics = self.learn(batch, randomness)
         frames_before = int(self.frames)
         ended = batch.episodes
-        sums = [ended.returns.double().sum(), ended.lengths.double().sum()]
+        told = {"return": ended.returns, "length": ended.lengths, **ended.info}
+        sums = [values.double().sum() for values in told.values()]
         values = [*metrics.values(), *(total.to(self.device) for total in sums)]
         values.append(torch.tensor(float(len(ended.returns)), device=self.device))
-        *means, returns, lengths, episodes = self.reduce(
-            torch.stack([value.double() for value in values])
-        ).cpu()
-        metrics = dict(zip(metrics, means, strict=True))
+        *means, episodes = self.reduce(torch.stack([value.double() for value in values])).cpu()
+        totals = means[len(metrics) :]
+        metrics = dict(zip(metrics, means, strict=False))
         check_finite(metrics, frames_before)  # first: metrics stand in the order of updates
         self._check_weights(frames_before)
         self.frames += batch.frames
@@ -168,8 +168,8 @@ class TeamModule(LightningModule):
         # Lightning repeats the last value of a key left out: every key, every time
         nan = torch.tensor(float("nan"), dtype=torch.float64)
         logged = {f"train/{name}": metrics.get(name, nan) for name in self.metric_names}
-        logged["train/return_mean"] = returns / episodes  # 0/0, NaN, where none ended
-        logged["train/length_mean"] = lengths / episodes
+        for name, total in zip(told, totals, strict=True):
+            logged[f"train/{name}_mean"] = total / episodes  # 0/0, NaN, where none ended
         # "step" is the loggers' x axis; in double, because float32 counts to 16.7 million only
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=True, batch_size=1)
@@ -207,8 +207,8 @@ class TeamModule(LightningModule):
         """Evaluates the deterministic policy on the DataModule's ``eval_env``."""
         with isolated_random(), plain_precision():
             result = evaluate(self.policy, self.trainer.datamodule.eval_env())  # type: ignore[attr-defined]
-        names = ("return_mean", "return_std", "length_mean")
-        logged = {f"eval/{name}": torch.tensor(result[name], dtype=torch.float64) for name in names}
+        numbers = {name: value for name, value in result.items() if isinstance(value, float)}
+        logged = {f"eval/{n}": torch.tensor(v, dtype=torch.float64) for n, v in numbers.items()}
         logged["step"] = self.frames.double().cpu()
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
 

@@ -2,11 +2,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from hetmarl_envs.errors import MissingExtraError
-from hetmarl_envs.registry import Family, families, list_tasks, register_family
+from hetmarl_envs.registry import Family, families, get_family, list_tasks, register_family
 
 from .conftest import Outcome
 
@@ -17,7 +18,7 @@ def test_usage_names_every_command(hetmarl: Command) -> None:
     for arguments in ([], ["--help"]):
         code, out, _ = hetmarl(*arguments)
         assert code == 0
-        for command in ("train", "evaluate", "render", "plot", "list", "doctor"):
+        for command in ("train", "evaluate", "render", "plot", "list", "doctor", "sc2sim"):
             assert command in out
 
 
@@ -59,7 +60,9 @@ def test_doctor_tries_every_family(hetmarl: Command) -> None:
     tasks = out[out.index("\nTasks\n") :].splitlines()
     for name in families():
         line = next(line for line in tasks if line.strip().startswith(f"{name} "))
-        assert ("works" if list_tasks(name) else "untried") in line
+        missing = get_family(name).missing()
+        expected = "absent" if missing else "works" if list_tasks(name) else "untried"
+        assert expected in line and (not missing or name in ("mpe", "smacv2"))
     for word in ("torchrl", "CPU", "hasac", "neptune", "March 2026"):
         assert word in out
 
@@ -78,6 +81,35 @@ def test_doctor_says_how_to_get_what_is_missing(
     code, out, _ = hetmarl("doctor")
     assert code == 1
     assert "MissingExtraError: no display" in out
+
+
+def test_doctor_of_one_family_says_all_of_it(
+    hetmarl: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hetmarl_envs.registry._families", dict(_registered()))
+    steps = "no board:\n  buy one\n  set BOARD"
+    register_family(Family("chess", _never, lambda: ["one"], problem=lambda: steps))
+    code, out, _ = hetmarl("doctor", "chess")
+    assert code == 1
+    assert out.splitlines()[1:] == steps.splitlines()
+    code, out, _ = hetmarl("doctor")
+    assert code == 0 and "no board: … (hetmarl doctor chess)" in out
+    code, out, _ = hetmarl("doctor", "games")
+    assert code == 0 and "games: works" in out
+    code, _, err = hetmarl("doctor", "ches")
+    assert code == 2 and "Did you mean 'chess'?" in err
+
+
+def test_sc2sim_install(hetmarl: Command, tmp_path: Path) -> None:
+    code, out, _ = hetmarl("sc2sim", "install", "game")
+    assert code == 0 and "simulated" in out
+    assert f"export SC2PATH={tmp_path / 'game'}" in out
+    assert (tmp_path / "game/Maps/SMAC_Maps/32x32_flat.SC2Map").is_file()
+    assert hetmarl("sc2sim", "instal", "game").code == 2
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    code, _, err = hetmarl("sc2sim", "install", "other")
+    assert code == 2 and "not empty" in err
 
 
 def _registered() -> dict[str, object]:

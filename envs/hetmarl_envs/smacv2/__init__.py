@@ -1,0 +1,22 @@
+"""SMACv2 and SMAC: battles of StarCraft II, through the package ``smacv2``, batched.
+
+Importing this package imports neither ``smacv2`` nor torch: the processes that play the games need
+no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hetmarl_envs.smacv2.env import SMACv2Env
+
+__all__ = ["SMACv2Env"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SMACv2Env":
+        from hetmarl_envs.smacv2.env import SMACv2Env
+
+        return SMACv2Env
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,232 @@
+"""SMACv2 and SMAC as one batched TorchRL environment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.smacv2.games import INFO, Games
+from hetmarl_envs.smacv2.rendering import draw
+from hetmarl_envs.smacv2.tasks import game_arguments
+
+GROUP = "agents"
+_log = logging.getLogger(__name__)
+
+
+class SMACv2Env(EnvBase):
+    """``num_envs`` battles, each in a game and processes of its own.
+
+    =============================  =============  ==============================================
+    key                            shape          meaning
+    =============================  =============  ==============================================
+    ``("agents", "observation")``  ``[N, A, O]``  float32; zeros for the dead
+    ``("agents", "action")``       ``[N, A]``     0 nothing (the dead), 1 stop, 2–5 move north,
+                                                  south, east, west, then one per enemy to attack
+                                                  (medivacs: per friend to heal)
+    ``("agents", "action_mask")``  ``[N, A, K]``  legal actions
+    ``("agents", "alive")``        ``[N, A, 1]``  False for the dead
+    ``"state"``                    ``[N, S]``     SMAC's global state
+    ``("info", name)``             ``[N, 1]``     ``battle_won``, ``dead_allies`` and
+                                                  ``dead_enemies`` (shares), ``game_lost``,
+                                                  ``simulated``
+    ``("next", "reward")``         ``[N, 1]``     the team's
+    =============================  =============  ==============================================
+
+    The battle's end is *terminated*, the time limit *truncated*. A game that crashes or hangs is
+    started anew: its episode is truncated where it was last seen, with reward 0 in that step, and a
+    warning is logged; nothing else is lost.
+
+    Against ``simulated`` games (``hetmarl sc2sim``) the environment says so: in this attribute, in
+    ``notes``, in ``("info", "simulated")`` and on every picture.
+
+    Args:
+        task: such as ``"terran_5_vs_5"`` or ``"3s5z"``.
+        num_envs: games, N.
+        seed: each episode follows from it, the game's number, and the episode's.
+        device: where the tensors are; games compute on the CPU.
+        timeout: seconds that a step may take before the game counts as hung.
+        launch_timeout: seconds that starting a game or an episode may take.
+        capabilities: of SMACv2's tasks, see ``tasks.game_arguments``.
+        **options: of the game, ``tasks.GAME_OPTIONS``.
+
+    Raises:
+        UnknownNameError: no such task.
+        ConfigError: an option is wrong.
+        HetmarlError: the game does not start.
+    """
+
+    batch_locked = True
+
+    def __init__(
+        self,
+        task: str,
+        *,
+        num_envs: int = 1,
+        seed: int = 0,
+        device: torch.device | str | None = "cpu",
+        timeout: float = 60.0,
+        launch_timeout: float = 300.0,
+        capabilities: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._where = f"smacv2/{task}"
+        arguments = game_arguments(task, options, capabilities)
+        for name, value in (("timeout", timeout), ("launch_timeout", launch_timeout)):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+                raise ConfigError(f"{self._where}: {name}={value!r}, expected seconds above 0.")
+        place = torch.device("cpu" if device is None else device)
+        super().__init__(device=place, batch_size=torch.Size([num_envs]))
+        self.num_envs = num_envs
+        self._games = Games(
+            arguments,
+            num_envs,
+            timeout=timeout,
+            launch_timeout=launch_timeout,
+            where=self._where,
+        )
+        sizes = self._games.sizes
+        self.simulated: bool = sizes["simulated"]
+        if self.simulated:
+            _warn_once(sizes["version"])
+        self.notes: dict[str, Any] = {"game": sizes["version"], "simulated": self.simulated}
+        """What results must say of where they come from."""
+        self.agent_names = tuple(f"agent_{i}" for i in range(sizes["agents"]))
+        self.group_map = {GROUP: list(self.agent_names)}
+        self._started = False
+        self._make_specs(sizes)
+        self._set_seed(seed)
+
+    def _make_specs(self, sizes: Mapping[str, Any]) -> None:
+        batch, device = self.batch_size, torch.device(self.device)
+        shape = torch.Size([*batch, sizes["agents"]])
+        seen = Composite(
+            observation=Unbounded((*shape, sizes["obs"]), device=device),
+            action_mask=_flag((*shape, sizes["actions"]), device),
+            alive=_flag((*shape, 1), device),
+            shape=shape,
+        )
+        one = Unbounded((*batch, 1), device=device)
+        info = Composite({name: one.clone() for name in (*INFO, "simulated")}, shape=batch)
+        state = Unbounded((*batch, sizes["state"]), device=device)
+        self.observation_spec = Composite(
+            {GROUP: seen, "state": state, "info": info}, shape=batch, device=device
+        )
+        choices = Categorical(sizes["actions"], shape=shape, device=device)
+        actions = Composite(action=choices, shape=shape)
+        self.action_spec = Composite({GROUP: actions}, shape=batch, device=device)
+        self.reward_spec = Composite(reward=one, shape=batch, device=device)
+        ends = {key: _flag((*batch, 1), device) for key in ("done", "terminated", "truncated")}
+        self.done_spec = Composite(ends, shape=batch, device=device)
+
+    # ------------------------------------------------------------------ TorchRL's hooks
+    def _set_seed(self, seed: int | None) -> None:
+        self._games.seed(0 if seed is None else int(seed) % 2**63)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        if mask is None or not self._started:
+            rows: Any = range(self.num_envs)
+        else:
+            rows = mask.reshape(self.num_envs).nonzero().squeeze(-1).tolist()
+        self._games.reset(rows)
+        self._started = True
+        return self._output()
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        self._games.step(tensordict.get((GROUP, "action")).detach().cpu().numpy())
+        return self._output().set("reward", self._tensor(self._games.reward[:, None]))
+
+    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
+        # EnvBase looks for missing flags and wrong shapes here, at every step; ``_step`` writes all
+        # of them, in the shapes of the specs.
+        return next_tensordict_out
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Writes uniformly random actions, legal ones where ``tensordict`` holds masks."""
+        data = super().rand_action(tensordict)
+        mask = None if tensordict is None else tensordict.get((GROUP, "action_mask"), None)
+        if mask is not None:
+            drawn = torch.multinomial(mask.flatten(0, 1).float(), 1)
+            data.set((GROUP, "action"), drawn.reshape(mask.shape[:-1]))
+        return data
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array.copy()).to(self.device)
+
+    def _output(self) -> TensorDict:
+        games, batch, device = self._games, self.batch_size, self.device
+        seen = {
+            "observation": self._tensor(games.observation),
+            "action_mask": self._tensor(games.mask),
+            "alive": self._tensor(games.alive[..., None]),
+        }
+        told = {name: self._tensor(games.info[:, i, None]) for i, name in enumerate(INFO)}
+        told["simulated"] = torch.full((*batch, 1), float(self.simulated), device=device)
+        terminated, truncated = games.terminated[:, None], games.truncated[:, None]
+        source = {
+            GROUP: TensorDict(seen, (self.num_envs, len(self.agent_names)), device),
+            "state": self._tensor(games.state),
+            "info": TensorDict(told, batch, device),
+            "terminated": self._tensor(terminated),
+            "truncated": self._tensor(truncated),
+            "done": self._tensor(terminated | truncated),
+        }
+        return TensorDict(source, batch, device)
+
+    # ------------------------------------------------------------------ beside TorchRL
+    def runtime_state(self) -> dict[str, Any]:
+        """What is needed to play the running episodes again, as tensors and plain values.
+
+        Simulated games continue bit-exactly. StarCraft II does not repeat itself: of each game the
+        episode that was running is cut off, no more.
+        """
+        return {"started": self._started, "games": self._games.state_dict()}
+
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
+        """Continues where ``runtime_state`` was taken.
+
+        Raises:
+            ConfigError: the state is of another environment, or of another num_envs.
+        """
+        self._games.load_state_dict(state["games"], started=state["started"])
+        self._started = state["started"]
+
+    def render(self, index: int = 0) -> NDArray[Any]:
+        """A picture of game ``index``, uint8 ``[480, 480, 3]``.
+
+        Raises:
+            ConfigError: no such game.
+        """
+        if not 0 <= index < self.num_envs:
+            raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")
+        return draw(self._games.units(index), f"{self._where}   {self.notes['game']}")
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the games' workers, each the leader of its game's process group."""
+        return self._games.pids
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Ends all games."""
+        self._games.close()
+        super().close(raise_if_closed=raise_if_closed)
+
+
+@cache
+def _warn_once(version: str) -> None:
+    """Once in a process: whoever reads numbers must know where they come from."""
+    _log.warning("the tasks smacv2/... run on %s: nothing here is a result on the game.", version)
+
+
+def _flag(shape: Sequence[int], device: torch.device) -> Categorical:
+    return Categorical(2, shape=torch.Size(shape), dtype=torch.bool, device=device)

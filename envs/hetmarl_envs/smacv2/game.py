@@ -1,0 +1,177 @@
+"""One game: ``smacv2``'s own environment, with what is wrong in it put right.
+
+Needs ``smacv2`` and ``pysc2``, but not torch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from absl import logging
+from s2clientprotocol import debug_pb2
+from smacv2.env.starcraft2.distributions import get_distribution
+from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
+
+from hetmarl_envs.sc2sim import SEED_TEXT
+
+ATTEMPTS = 5
+"""Tries to place the units of an episode, each with another draw."""
+_SIZES = ("n_units", "n_enemies")
+_PER_AGENT = ("attack", "health")
+
+
+class GameLostError(Exception):
+    """The game's process is gone or does not answer."""
+
+
+class Game(StarCraft2Env):
+    """A ``StarCraft2Env`` whose episodes are functions of a seed.
+
+    Put right, in the order of the package's code:
+
+    * A reset launches the game only if none runs (upstream: every reset until an episode has
+      *finished*), and ``max_reward`` is that of the episode at hand (upstream: the enemies' life is
+      added at each of those resets, and the first episode's sum scales all later ones).
+    * ``play`` tells a battle that is over from the time limit.
+    * ``begin(seed)`` seeds teams, places, and every other draw.
+    * The ``capability_config`` that is given is left as it was.
+    * Values drawn per agent are numbers, not arrays of one, which NumPy 2.4 does not assign.
+    * Agents' unit types on SMAC's maps count from the map's first one (upstream counts from the
+      enemies' ids, which is an index out of range).
+    * A lost connection is an error (upstream relaunches the game and calls the episode finished).
+    """
+
+    stochastic_attack: bool
+
+    def __init__(self, **arguments: Any) -> None:
+        logging.set_verbosity(logging.ERROR)
+        config = _capabilities(arguments.pop("capability_config", {}))
+        super().__init__(capability_config=config, continuing_episode=True, **arguments)
+        self._draws = [
+            get_distribution(entry["dist_type"])(entry)
+            for key, entry in config.items()
+            if key not in _SIZES
+        ]
+        self._episode_seed = 0
+        self._legal: dict[int, list[int]] = {}
+
+    # ------------------------------------------------------------------ episodes
+    def launch(self) -> str:
+        """Starts the game's process; returns what it calls itself."""
+        self._launch()
+        self._episode_count = 1  # upstream's sign that a game is running
+        self._obs = self._controller.observe()
+        return str(self._controller.ping().game_version)
+
+    def begin(self, seed: int) -> None:
+        """A new episode, the same for the same seed."""
+        streams = np.random.SeedSequence(seed)
+        for words in streams.generate_state(2 * ATTEMPTS).reshape(ATTEMPTS, 2):
+            self._episode_seed = int(words[0])
+            random.seed(self._episode_seed)
+            np.random.seed(self._episode_seed)
+            _seed(self._draws, np.random.default_rng(int(words[1])))
+            drawn: dict[str, Any] = {}
+            for distribution in self._draws:
+                drawn |= distribution.generate()
+            for key in _PER_AGENT:
+                if key in drawn:
+                    drawn[key]["item"] = np.asarray(drawn[key]["item"]).reshape(-1)
+            try:
+                self.reset(drawn)
+                break
+            except CannotResetException:  # units did not appear: where they should was no room
+                continue
+        else:
+            raise GameLostError(f"no units appeared in {ATTEMPTS} attempts to start an episode")
+        enemies = self.enemies.values()
+        life = sum(unit.health_max + unit.shield_max for unit in enemies)
+        self.max_reward = self.n_enemies * self.reward_death_value + self.reward_win + life
+
+    def play(self, actions: Sequence[int]) -> tuple[float, bool, bool, dict[str, Any]]:
+        """One step.
+
+        Returns:
+            The team's reward, whether the battle is over, whether it was cut off by the time limit,
+            and ``smacv2``'s info.
+        """
+        reward, ended, info = self.step(list(actions))
+        truncated = bool(ended and info.get("episode_limit", False))
+        return float(reward), bool(ended) and not truncated, truncated, info
+
+    def full_restart(self) -> None:
+        raise GameLostError("the connection to the game broke")
+
+    def _launch(self) -> None:
+        super()._launch()
+        self._tell_seed()
+
+    def _restart(self) -> None:
+        self._tell_seed()
+        super()._restart()
+
+    def _tell_seed(self) -> None:
+        """For the simulator; a real game draws a text that nobody sees."""
+        text = debug_pb2.DebugText(text=f"{SEED_TEXT}{self._episode_seed}")
+        command = debug_pb2.DebugCommand(draw=debug_pb2.DebugDraw(text=[text]))
+        self._controller.debug(command)
+
+    # ------------------------------------------------------------------ repairs
+    def get_agent_action(self, a_id: int, action: int) -> Any:
+        """Draws whether an attack succeeds from the episode's stream instead of a fresh one."""
+        if not self.stochastic_attack or action < self.n_actions_no_attack:
+            return super().get_agent_action(a_id, action)
+        if np.random.uniform() > self.agent_attack_probabilities[a_id]:
+            return None
+        self.stochastic_attack = False
+        try:
+            return super().get_agent_action(a_id, action)
+        finally:
+            self.stochastic_attack = True
+
+    def init_units(self, ally_team: Any, enemy_team: Any, episode_config: Any = None) -> None:
+        self._legal.clear()
+        super().init_units(ally_team, enemy_team, episode_config or {})
+        if not ally_team and not self._min_unit_type:  # upstream: in the episode that launches
+            self._init_ally_unit_types(min(unit.unit_type for unit in self.agents.values()))
+
+    def update_units(self) -> Any:
+        self._legal.clear()
+        return super().update_units()
+
+    def get_avail_agent_actions(self, agent_id: int) -> list[int]:
+        """Works out once a step what upstream does five times: a third of its time."""
+        if agent_id not in self._legal:
+            self._legal[agent_id] = super().get_avail_agent_actions(agent_id)
+        return self._legal[agent_id]
+
+    def get_true_avail_agent_actions(self, agent_id: int) -> list[int]:
+        return self.get_avail_agent_actions(agent_id)
+
+    def get_unit_type_id(self, unit: Any, ally: bool) -> int:
+        if ally and not self.replace_teammates:
+            return int(unit.unit_type - self._min_unit_type)
+        return int(super().get_unit_type_id(unit, ally))
+
+
+def _capabilities(given: dict[str, Any]) -> dict[str, Any]:
+    """A copy in which every distribution knows its name and the teams' sizes."""
+    sizes = {name: given[name] for name in _SIZES if name in given}
+    return sizes | {
+        key: {**deepcopy(entry), **sizes, "env_key": key}
+        for key, entry in given.items()
+        if key not in _SIZES
+    }
+
+
+def _seed(owners: Sequence[Any], generator: np.random.Generator) -> None:
+    """Gives every ``rng``, of distributions inside of distributions too, a stream of its own."""
+    for owner in owners:
+        if hasattr(owner, "rng"):
+            owner.rng = np.random.default_rng(generator.integers(2**63))
+        inner = [v for v in vars(owner).values() if hasattr(v, "generate")]
+        _seed(inner, generator)

@@ -1,0 +1,140 @@
+"""The tasks: SMACv2's fifteen standard ones and SMAC's maps, and their options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from types import MappingProxyType
+from typing import Any
+
+from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
+
+MAP_SIZE = 32
+RACES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "terran": ("marine", "marauder", "medivac"),
+        "protoss": ("stalker", "zealot", "colossus"),
+        "zerg": ("zergling", "hydralisk", "baneling"),
+    }
+)
+WEIGHTS = (0.45, 0.45, 0.1)
+# No team consists of these alone.
+NEVER_ALONE = {"terran": "medivac", "zerg": "baneling"}
+SIZES = ((5, 5), (10, 10), (10, 11), (20, 20), (20, 23))
+
+SMAC_MAPS = """3m 8m 25m 5m_vs_6m 8m_vs_9m 10m_vs_11m 27m_vs_30m MMM MMM2 2s3z 3s5z 3s5z_vs_3s6z
+3s_vs_3z 3s_vs_4z 3s_vs_5z 1c3s5z 2m_vs_1z corridor 6h_vs_8z 2s_vs_1sc so_many_baneling bane_vs_bane
+2c_vs_64zg""".split()
+
+_SMACV2 = {
+    f"{race}_{agents}_vs_{enemies}": (race, agents, enemies)
+    for race in RACES
+    for agents, enemies in SIZES
+}
+_SMAC = {name.lower(): name for name in SMAC_MAPS}
+
+GAME_OPTIONS: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {
+        "step_mul": (int,),
+        "move_amount": (int, float),
+        "difficulty": (str,),
+        "game_version": (str, type(None)),
+        "obs_all_health": (bool,),
+        "obs_own_health": (bool,),
+        "obs_last_action": (bool,),
+        "obs_pathing_grid": (bool,),
+        "obs_terrain_height": (bool,),
+        "obs_instead_of_state": (bool,),
+        "obs_timestep_number": (bool,),
+        "obs_own_pos": (bool,),
+        "conic_fov": (bool,),
+        "num_fov_actions": (int,),
+        "state_last_action": (bool,),
+        "state_timestep_number": (bool,),
+        "reward_sparse": (bool,),
+        "reward_only_positive": (bool,),
+        "reward_death_value": (int, float),
+        "reward_win": (int, float),
+        "reward_defeat": (int, float),
+        "reward_negative_scale": (int, float),
+        "reward_scale": (bool,),
+        "reward_scale_rate": (int, float),
+        "use_unit_ranges": (bool,),
+        "min_attack_range": (int, float),
+        "fully_observable": (bool,),
+        "prob_obs_enemy": (int, float),
+        "heuristic_ai": (bool,),
+        "heuristic_rest": (bool,),
+    }
+)
+"""Arguments of ``smacv2``'s ``StarCraft2Env`` that a task may set, and their types."""
+# What SMACv2's authors train with, where it differs from the package's defaults.
+_STANDARD = {"use_unit_ranges": True, "min_attack_range": 2, "obs_own_pos": True}
+
+
+def task_names() -> list[str]:
+    """All tasks; SMAC's maps in lower case."""
+    return [*_SMACV2, *_SMAC]
+
+
+def game_arguments(
+    task: str, options: Mapping[str, Any], capabilities: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Arguments of ``StarCraft2Env`` for a task, new objects at every call.
+
+    Args:
+        task: a name of ``task_names``.
+        options: of ``GAME_OPTIONS``, in place of the defaults.
+        capabilities: of SMACv2's tasks, added to ``capability_config``, such as
+            ``{"attack": {"dist_type": "per_agent_uniform", "lower_bound": [0.7],
+            "upper_bound": [1.0], "observe": True}}``.
+
+    Raises:
+        UnknownNameError: no such task.
+        ConfigError: an option that there is not, or one of the wrong type.
+    """
+    name = task.lower()
+    if name not in _SMACV2 and name not in _SMAC:
+        raise UnknownNameError(
+            f"unknown task 'smacv2/{task}'.{did_you_mean(task, task_names())} "
+            f"Known: {', '.join(task_names())}."
+        )
+    for option, value in options.items():
+        if option not in GAME_OPTIONS:
+            raise ConfigError(
+                f"smacv2/{task} has no option '{option}'.{did_you_mean(option, GAME_OPTIONS)} "
+                f"Options: {', '.join(GAME_OPTIONS)}."
+            )
+        kinds = GAME_OPTIONS[option]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            expected = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"smacv2/{task}: {option}={value!r}, expected {expected}.")
+    if name in _SMAC:
+        if capabilities:
+            raise ConfigError(
+                f"smacv2/{task} is a map of SMAC, whose teams are fixed: capabilities are for "
+                "SMACv2's tasks, such as smacv2/terran_5_vs_5."
+            )
+        return {"map_name": _SMAC[name], **options}
+    race, agents, enemies = _SMACV2[name]
+    teams: dict[str, Any] = {
+        "dist_type": "weighted_teams",
+        "unit_types": list(RACES[race]),
+        "weights": list(WEIGHTS),
+        "observe": True,
+    }
+    if race in NEVER_ALONE:
+        teams["exception_unit_types"] = [NEVER_ALONE[race]]
+    config = {
+        "n_units": agents,
+        "n_enemies": enemies,
+        "team_gen": teams,
+        "start_positions": {
+            "dist_type": "surrounded_and_reflect",
+            "p": 0.5,
+            "map_x": MAP_SIZE,
+            "map_y": MAP_SIZE,
+        },
+        **deepcopy(dict(capabilities or {})),
+    }
+    return {"map_name": f"10gen_{race}", "capability_config": config, **_STANDARD, **options}

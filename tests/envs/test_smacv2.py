@@ -1,0 +1,410 @@
+"""SMACv2 through its real client, against the simulated game."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hetmarl_envs import TeamSpec, check_team_env, list_tasks, make_env
+from hetmarl_envs.contract import write_random_actions
+from hetmarl_envs.errors import (
+    ConfigError,
+    ContractError,
+    MissingExtraError,
+    UnknownNameError,
+)
+from hetmarl_envs.registry import get_family
+from hetmarl_envs.sc2sim.install import install
+from hetmarl_envs.sc2sim.scenarios import SCENARIOS
+from hetmarl_envs.smacv2.rendering import draw
+from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
+
+MISSING = get_family("smacv2").missing()
+plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("sc2") / "game")
+
+
+@pytest.fixture
+def simulator(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SC2PATH", str(root))
+    return root
+
+
+@pytest.fixture
+def make(simulator: Path) -> Iterator[Any]:
+    """``make_env`` whose environments are closed at the end."""
+    made = []
+
+    def make_one(task: str, **options: Any) -> Any:
+        made.append(make_env(f"smacv2/{task}", **options))
+        return made[-1]
+
+    yield make_one
+    for env in made:
+        if not env.is_closed:
+            env.close()
+
+
+def play(env: Any, steps: int, seed: int = 0, data: Any = None) -> tuple[Any, Any]:
+    """Random legal actions; what was seen, stacked over time, and where the next step begins."""
+    generator, spec = torch.Generator().manual_seed(seed), TeamSpec.from_env(env)
+    data = env.reset() if data is None else data
+    seen = []
+    for _ in range(steps):
+        stepped, data = env.step_and_maybe_reset(write_random_actions(data, spec, generator))
+        seen.append(stepped)
+    return torch.stack(seen, dim=1), data
+
+
+def family_of(pid: int) -> set[int]:
+    """Processes of the group that a worker leads."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == pid and fields[0] != "Z":
+                found.add(int(entry.name))
+    return found
+
+
+# ---------------------------------------------------------------------- names, options, pictures
+def test_tasks_are_listed_without_the_package() -> None:
+    tasks = list_tasks("smacv2")
+    assert len(tasks) == 15 + len(SMAC_MAPS) == 38
+    assert {"smacv2/terran_5_vs_5", "smacv2/zerg_20_vs_23", "smacv2/3s5z", "smacv2/mmm2"} <= {
+        *tasks
+    }
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'terran_5_vs_5'"):
+        game_arguments("teran_5_vs_5", {}, None)
+    with pytest.raises(ConfigError, match="Did you mean 'obs_own_pos'"):
+        game_arguments("3m", {"obs_own_position": True}, None)
+    with pytest.raises(ConfigError, match="step_mul='8', expected int"):
+        game_arguments("3m", {"step_mul": "8"}, None)
+    with pytest.raises(ConfigError, match="step_mul=True, expected int"):
+        game_arguments("3m", {"step_mul": True}, None)
+    with pytest.raises(ConfigError, match="whose teams are fixed"):
+        game_arguments("3m", {}, {"attack": {}})
+
+
+def test_arguments_are_what_the_benchmark_trains_with() -> None:
+    first = game_arguments("Zerg_10_vs_11", {"step_mul": 4}, None)
+    config = first["capability_config"]
+    assert first["map_name"] == "10gen_zerg" and first["step_mul"] == 4
+    assert (config["n_units"], config["n_enemies"]) == (10, 11)
+    assert config["team_gen"]["exception_unit_types"] == ["baneling"]
+    assert first["use_unit_ranges"] and first["min_attack_range"] == 2 and first["obs_own_pos"]
+    config["team_gen"]["unit_types"].append("changed by smacv2")
+    again = game_arguments("zerg_10_vs_11", {}, None)["capability_config"]
+    assert again["team_gen"]["unit_types"] == ["zergling", "hydralisk", "baneling"]
+    assert game_arguments("mmm2", {}, None) == {"map_name": "MMM2"}
+
+
+def test_what_is_missing_is_said_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = get_family("smacv2")
+    monkeypatch.setattr("hetmarl_envs.registry._installed", lambda name: name != "smacv2")
+    with pytest.raises(
+        MissingExtraError, match=r"--no-deps git\+https://github.com/oxwhirl/smacv2"
+    ):
+        make_env("smacv2/3m")
+    assert family.missing() == ["smacv2"]
+
+
+@plays
+def test_tables_agree_with_the_package() -> None:
+    from smacv2.env.starcraft2.maps.smac_maps import get_smac_map_registry
+    from smacv2.env.starcraft2.starcraft2 import StarCraft2Env
+
+    registry = get_smac_map_registry()
+    assert {name for name in registry if not name.startswith("10gen")} == set(SMAC_MAPS)
+    for name in SMAC_MAPS:
+        scenario = SCENARIOS[name]
+        counts = [sum(s.count for s in side) for side in (scenario.agents, scenario.enemies)]
+        assert counts == [registry[name]["n_agents"], registry[name]["n_enemies"]], name
+    assert set(GAME_OPTIONS) <= set(inspect.signature(StarCraft2Env.__init__).parameters)
+
+
+@plays
+def test_the_game_and_its_map_are_looked_for(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SC2PATH", str(tmp_path))
+    with pytest.raises(MissingExtraError, match="hetmarl sc2sim install"):
+        make_env("smacv2/3m")
+    broken = install(tmp_path / "game")
+    monkeypatch.setenv("SC2PATH", str(broken))
+    (broken / "Maps/SMAC_Maps/32x32_flat.SC2Map").unlink()
+    with pytest.raises(MissingExtraError, match=r"no map 32x32_flat.SC2Map in .*SMAC_Maps"):
+        make_env("smacv2/3m")
+    (binary,) = broken.glob("Versions/Base*/SC2_x64")
+    binary.chmod(0o644)
+    with pytest.raises(MissingExtraError, match=r"chmod \+x"):
+        make_env("smacv2/3m")
+    monkeypatch.setenv("SC2PATH", str(root))
+    problem = get_family("smacv2").problem
+    assert problem is not None and problem() == ""
+
+
+def test_pictures_show_sides_life_and_their_origin() -> None:
+    blank = draw([], "")
+    picture = draw([(1, 3, 8.0, 24.0, 1.0, 0.5, 0.0)], "")
+    changed = np.argwhere((picture != blank).any(-1))
+    # x to the right, y upwards: 8 cells of 32 from the left, 8 from the top
+    assert changed.mean(0) == pytest.approx([8 / 32 * 480, 8 / 32 * 480], abs=8)
+    assert picture[120, 120, 2] > picture[120, 120, 0], "agents are blue"
+    assert (draw([], "simulated") != blank).any()
+
+
+# ---------------------------------------------------------------------- battles
+@plays
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "agents", "actions"),
+    [("terran_5_vs_5", 5, 11), ("protoss_10_vs_11", 10, 17), ("zerg_5_vs_5", 5, 11),
+     ("2s3z", 5, 11), ("mmm", 10, 16), ("1c3s5z", 9, 15), ("bane_vs_bane", 24, 30)],
+)  # fmt: skip
+def test_the_contract_holds(make: Any, task: str, agents: int, actions: int) -> None:
+    env = make(task, num_envs=2, seed=1)
+    spec = check_team_env(env, steps=50)
+    assert spec.num_agents == agents and spec.agents[0].action.choices == (actions,)
+    assert spec.groups == {"agents": tuple(range(agents))}
+    assert env.simulated and "simulated" in env.notes["game"]
+    seen, _ = play(env, 60)
+    # the dead do nothing and see nothing
+    dead = ~seen["agents", "alive"].squeeze(-1)
+    assert dead.any() and not dead[:, 0].any()
+    assert seen["agents", "action_mask"][dead].sum(-1).eq(1).all()
+    assert seen["agents", "action_mask"][dead][:, 0].all()
+    assert seen["agents", "observation"][dead].eq(0).all()
+    assert seen["agents", "observation"][~dead].ne(0).any(-1).all()
+    assert seen["next", "info", "simulated"].eq(1).all()
+    assert env.render(1).shape == (480, 480, 3)
+
+
+@plays
+@pytest.mark.slow
+def test_same_seed_same_battles(make: Any) -> None:
+    first, again = (make("zerg_5_vs_5", num_envs=2, seed=5) for _ in range(2))
+    a, _ = play(first, 60)
+    b, _ = play(again, 60)
+    assert a["next", "done"].any(), "episodes after the first are seeded too"
+    for key in (("agents", "observation"), "state", ("next", "reward")):
+        assert torch.equal(a[key], b[key])
+    assert not torch.equal(a["state"][0, 0], a["state"][1, 0]), "the games of a batch differ"
+    begins = a["state"][0][
+        torch.cat([torch.ones(1, 1), a["next", "done"][0, :-1]]).bool().squeeze(-1)
+    ]
+    assert not torch.equal(begins[0], begins[1]), "and so do the episodes of a game"
+    first.set_seed(6)
+    other, _ = play(first, 1)
+    assert not torch.equal(other["state"], a["state"][:, :1])
+
+
+@plays
+@pytest.mark.slow
+def test_a_won_battle_returns_twenty(make: Any) -> None:
+    """The reward is scaled by what can be had of the episode at hand, whatever came before.
+
+    Marines and marauders regain nothing, so that a victory collects all of it.
+    """
+    team = {"dist_type": "weighted_teams", "unit_types": ["marine", "marauder"],
+            "weights": [0.5, 0.5], "observe": True}  # fmt: skip
+    env = make("terran_5_vs_5", num_envs=4, heuristic_ai=True, capabilities={"team_gen": team})
+    for _ in range(3):
+        env.reset()  # upstream these would each add the enemies' life to the scale
+    data = env.reset()
+    total, won, lost = torch.zeros(4, 1), [], []
+    for _ in range(200):
+        data["agents", "action"] = data["agents", "action_mask"].int().argmax(-1)
+        stepped, data = env.step_and_maybe_reset(data)
+        total += stepped["next", "reward"]
+        done, info = stepped["next", "done"], stepped["next", "info"]
+        for row in done.squeeze(-1).nonzero().squeeze(-1).tolist():
+            (won if info["battle_won"][row] else lost).append(float(total[row]))
+            assert float(info["dead_enemies"][row]) == 1.0 or not info["battle_won"][row]
+        total[done] = 0.0
+    assert len(won) > 3
+    assert won == pytest.approx([20.0] * len(won), abs=1e-3)
+    assert all(value < 20.0 for value in lost)
+    assert not data["terminated"].any()
+
+
+@plays
+@pytest.mark.slow
+def test_the_time_limit_is_truncation_and_the_end_of_a_battle_is_not(make: Any) -> None:
+    env = make("2s_vs_1sc")  # who does not go near the spine crawler is left alone
+    data = env.reset()
+    for step in range(300):
+        data["agents", "action"] = torch.ones(1, 2, dtype=torch.long)
+        assert data["agents", "action_mask"][..., 1].all()
+        stepped = env.step(data)["next"]
+        assert bool(stepped["truncated"]) == bool(stepped["done"]) == (step == 299)
+        assert not stepped["terminated"]
+        data = env.step_mdp(data)
+    with_end, _ = play(make("3m"), 60)
+    assert with_end["next", "terminated"].any() and not with_end["next", "truncated"].any()
+
+
+@plays
+@pytest.mark.slow
+def test_the_clients_heuristic_is_ahead_of_random(make: Any) -> None:
+    def returns(**options: Any) -> tuple[float, float]:
+        env = make("terran_5_vs_5", num_envs=4, seed=3, **options)
+        seen, _ = play(env, 120)
+        ended = int(seen["next", "done"].sum())
+        won = float((seen["next", "info", "battle_won"] * seen["next", "done"]).sum())
+        env.close()
+        return float(seen["next", "reward"].sum()) / ended, won / ended
+
+    (random_return, random_wins), (own_return, own_wins) = returns(), returns(heuristic_ai=True)
+    assert own_return > random_return + 5.0
+    assert own_wins > random_wins + 0.2
+
+
+@plays
+@pytest.mark.slow
+def test_values_drawn_per_agent_work(make: Any) -> None:
+    """With NumPy 2.4 the package itself fails here."""
+    drawn = {"dist_type": "per_agent_uniform", "observe": True}
+    attack = {"attack": {**drawn, "lower_bound": [0.7], "upper_bound": [1.0]}}
+    health = {"health": {**drawn, "lower_bound": [0.0], "upper_bound": [0.3]}}
+    for capabilities in (attack, health):
+        first, again = (
+            play(make("protoss_5_vs_5", seed=2, capabilities=capabilities), 60)[0] for _ in range(2)
+        )
+        assert torch.equal(first["state"], again["state"])
+        assert torch.equal(first["next", "reward"], again["next", "reward"])
+
+
+@plays
+@pytest.mark.slow
+def test_an_action_that_is_not_legal_is_named(make: Any) -> None:
+    env = make("3m")
+    data = env.reset()
+    data["agents", "action"] = torch.zeros(1, 3, dtype=torch.long)
+    with pytest.raises(ContractError, match=r"Agent 0 cannot perform action 0.*action_mask"):
+        env.step(data)
+
+
+@plays
+@pytest.mark.slow
+def test_options_reach_the_game(make: Any) -> None:
+    plain, rich = make("3m"), make("3m", obs_last_action=True, obs_timestep_number=True)
+    sizes = [TeamSpec.from_env(env).agents[0].observation_shape[0] for env in (plain, rich)]
+    assert sizes[1] - sizes[0] == 2 * 9 + 1
+    with pytest.raises(ConfigError, match="timeout=0"):
+        make("3m", timeout=0)
+
+
+# ---------------------------------------------------------------------- what may go wrong
+@plays
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["game killed", "worker killed", "hangs"])
+def test_a_lost_game_costs_its_episode_only(
+    make: Any, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    env = make("3m", num_envs=2, seed=4, timeout=3.0)
+    undisturbed = make("3m", num_envs=2, seed=4)
+    _, data = play(env, 5)
+    _, other = play(undisturbed, 5)
+    worker = env.pids[0]
+    (game,) = family_of(worker) - {worker}
+    pid, sign = {
+        "game killed": (game, signal.SIGKILL),
+        "worker killed": (worker, signal.SIGKILL),
+        "hangs": (game, signal.SIGSTOP),
+    }[how]
+    os.kill(pid, sign)
+    with caplog.at_level(logging.WARNING):
+        seen, _ = play(env, 40, seed=1, data=data)
+    expected, _ = play(undisturbed, 40, seed=1, data=other)
+    lost = seen["next", "info", "game_lost"].squeeze(-1)
+    assert lost[0, 0] == 1 and lost.sum() == 1
+    assert seen["next", "truncated"][0, 0] and not seen["next", "terminated"][0, 0]
+    assert seen["next", "reward"][0, 0] == 0
+    assert torch.equal(seen["next", "state"][0, 0], seen["state"][0, 0]), "as it was last seen"
+    assert "game 0 is lost" in caplog.text
+    assert torch.equal(seen["state"][1, :2], expected["state"][1, :2]), "the other one goes on"
+    assert seen["next", "done"][0, 1:].any(), "and so does this one"
+    assert not family_of(worker), "nothing is left of the lost game"
+
+
+@plays
+@pytest.mark.slow
+def test_a_game_that_cannot_start_is_an_error_with_its_words(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = install(tmp_path / "game")
+    (binary,) = broken.glob("Versions/Base*/SC2_x64")
+    binary.write_text("#!/bin/sh\necho a library is missing >&2\nexit 1\n")
+    monkeypatch.setenv("SC2PATH", str(broken))
+    with pytest.raises(Exception, match="a library is missing"):
+        make("3m")
+
+
+@plays
+@pytest.mark.slow
+def test_runs_are_resumed_bit_exactly(make: Any, tmp_path: Path) -> None:
+    env = make("terran_5_vs_5", num_envs=2, seed=7)
+    _, data = play(env, 70)
+    torch.save(env.runtime_state(), tmp_path / "state.pt")
+    carrier = data.clone()
+    expected, _ = play(env, 60, seed=2, data=data)
+    other = make("terran_5_vs_5", num_envs=2, seed=99)
+    other.load_runtime_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    seen, _ = play(other, 60, seed=2, data=carrier)
+    for key in (("agents", "observation"), ("agents", "action"), "state", ("next", "reward"),
+                ("next", "done")):  # fmt: skip
+        assert torch.equal(seen[key], expected[key])
+    assert seen["next", "done"].any()
+    with pytest.raises(ConfigError, match="saved state holds"):
+        make("terran_5_vs_5", num_envs=1).load_runtime_state(env.runtime_state())
+
+
+@plays
+@pytest.mark.slow
+def test_nothing_is_left_behind(make: Any, root: Path) -> None:
+    env = make("3m", num_envs=2)
+    play(env, 3)
+    pids = list(env.pids)
+    groups = [family_of(pid) for pid in pids]
+    assert all(len(group) == 2 for group in groups), "a worker and its game, no second launch"
+    env.close()
+    assert not any(family_of(pid) for pid in pids)
+    # and where this process is killed, which closes nothing
+    code = (
+        "import hetmarl_envs; env = hetmarl_envs.make_env('smacv2/3m', num_envs=2); env.reset(); "
+        "print(*env.pids, flush=True); import time; time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert all(len(family_of(pid)) == 2 for pid in pids)
+        process.kill()
+    deadline = time.monotonic() + 15
+    while any(family_of(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(family_of(pid) for pid in pids)
