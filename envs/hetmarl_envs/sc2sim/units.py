@@ -7,8 +7,9 @@ Sources:
   weapons (damage, hits, bonuses, ranges, cooldowns).
 * SMAC's map ``32x32_flat`` (``UnitData.xml``; MIT licence): regeneration, the radii that units
   leave each other, and where the agents' own ``*_RL`` units differ (``RL_CHANGES``).
-* Liquipedia's unit pages, game 4.10: the baneling's burst, the line of a colossus, the medivac's
-  healing, the random delay between attacks. The data above leave these out.
+* Not in these data, and not checked against a source but for the burst's radius: the baneling's
+  burst, the line of a colossus, the medivac's healing, the random delay between attacks. They are
+  what players' guides of game 4.10 are remembered to say.
 
 Seconds are the data's, "normal" ones of 16 game loops; distances are in map cells.
 """
