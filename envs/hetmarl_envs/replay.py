@@ -171,8 +171,8 @@ def _check_partial_reset(env: EnvBase, data: TensorDictBase, keys: list[Any]) ->
     if changed:
         raise ContractError(
             f"reset: with '_reset' True for sub-environment 0 only, {changed} of the others "
-            "changed too. Begin anew in the rows that '_reset' marks, and return the others' present "
-            "observations."
+            "changed too. Begin anew in the rows that '_reset' marks, and return the others' "
+            "present observations."
         )
     env.reset()
 

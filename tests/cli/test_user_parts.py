@@ -65,6 +65,17 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
     assert "Changed: algo.drift=0.5 (was 0.25)" in out
 
 
+def test_a_task_by_the_name_of_its_module(hetmarl: Command, own: Path) -> None:
+    """Nothing is registered, no file of configuration: ``task=<module>/<task>``."""
+    given = ["task=custom_env/plane", "+task.max_steps=8"]
+    code, _, err = hetmarl("train", *given, *SHORT, "run_dir=b")
+    assert code == 0, err
+    assert OmegaConf.load("b/config.yaml").task == {"name": "custom_env/plane", "max_steps": 8}
+    code, out, err = hetmarl("evaluate", "b", "episodes=2")
+    assert code == 0, err
+    assert '"task": "custom_env/plane"' in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
