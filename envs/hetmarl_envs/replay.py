@@ -115,10 +115,10 @@ def _seeded(env: EnvBase, spec: TeamSpec, steps: int, seed: int) -> list[TensorD
 
 
 def _global_randomness() -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()
+    numpy_state: Any = np.random.get_state(legacy=False)
     return {
         "torch": torch.get_rng_state().tolist(),
-        "numpy.random": (name, keys.tolist(), *rest),  # type: ignore[union-attr]
+        "numpy.random": repr({**numpy_state, "state": numpy_state["state"]["key"].tolist()}),
         "random": random.getstate(),
     }
 

@@ -107,6 +107,8 @@ def test_unknown_names_say_what_was_meant() -> None:
         ({"team_reward": "summ"}, "team_reward='summ'.*Did you mean 'sum'"),
         ({"opponents": "rand"}, "opponents='rand'.*Did you mean 'random'"),
         ({"team": "good"}, "has one team"),
+        ({"n_agents": "four"}, "n_agents='four', expected a number; the scenario's default is 3"),
+        ({"random_package_pos_on_line": 1}, "=1, expected True or False; the scenario's def"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
