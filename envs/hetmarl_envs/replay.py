@@ -116,9 +116,10 @@ def _seeded(env: EnvBase, spec: TeamSpec, steps: int, seed: int) -> list[TensorD
 
 def _global_randomness() -> dict[str, Any]:
     numpy_state: Any = np.random.get_state(legacy=False)
+    state = numpy_state["state"]
     return {
         "torch": torch.get_rng_state().tolist(),
-        "numpy.random": repr({**numpy_state, "state": numpy_state["state"]["key"].tolist()}),
+        "numpy.random": [state["key"].tolist(), state["pos"]],
         "random": random.getstate(),
     }
 

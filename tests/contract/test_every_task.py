@@ -25,7 +25,7 @@ SHORT: dict[str, dict[str, Any]] = {  # episodes end within the check
     "vmas": {"max_steps": 4},
 }
 NEEDED: dict[str, dict[str, Any]] = {"games/matrix": {"matrix": [[1.0, 0.0], [0.0, 2.0]]}}
-# Scenarios of VMAS, which are taken as they are.
+# Scenarios of VMAS, which are taken as they are; docs/environments/vmas.md says why.
 KNOWN = {
     "vmas/give_way": "sub-environments start alike",  # one order for the whole batch
     "vmas/road_traffic": "gave different runs",  # something of the last episode is left over

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -208,3 +212,27 @@ def test_other_ways_to_start_take_a_lambda(method: Any) -> None:
     alone = PettingZooEnv(lambda: Scripted(ENDS), num_envs=3, team_reward="sum")
     assert (play(env, 5)[0] == play(alone, 5)[0]).all()
     env.close()
+
+
+@pytest.mark.slow
+def test_workers_go_when_the_main_process_is_killed() -> None:
+    script = (
+        "import os, signal\n"
+        "from hetmarl_envs.pettingzoo import PettingZooEnv\n"
+        "from tests.envs.toys import Scripted\n"
+        "settings = dict(num_envs=3, num_workers=3, start_method='fork', team_reward='sum')\n"
+        "env = PettingZooEnv(Scripted, **settings)\n"
+        "env.reset()\n"
+        "print(*[process.pid for process in env._rows._processes], flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # a file, not a pipe: the orphans would hold its other end
+    with tempfile.TemporaryFile("w+") as output:
+        killed = subprocess.run([sys.executable, "-c", script], stdout=output, check=False)
+        output.seek(0)
+        pids = [int(pid) for pid in output.read().split()]
+    assert killed.returncode == -signal.SIGKILL and len(pids) == 3
+    deadline = time.monotonic() + 30
+    while any(map(alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(alive, pids))

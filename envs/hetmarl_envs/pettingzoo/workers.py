@@ -279,7 +279,7 @@ def _work(task_bytes: bytes, memory: Any, pipe: Connection) -> None:
         _send(pipe, None, error)
         return
     while True:
-        while not pipe.poll(5.0):  # a parent that was killed sends nothing
+        while not pipe.poll(1.0):  # a parent that was killed sends nothing
             if os.getppid() != parent:
                 return
         try:
