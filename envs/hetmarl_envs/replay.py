@@ -23,7 +23,7 @@ def difference(first: TensorDictBase, second: TensorDictBase) -> str | None:
     for key in sorted(first.keys(True, True), key=str):
         mine, theirs = first.get(key), second.get(key, None)
         same = theirs is not None and mine.shape == theirs.shape and mine.dtype == theirs.dtype
-        # gone actions may be NaN; bytes are what is to be equal
+        # the action of one that is gone may be NaN
         if not same or not torch.equal(mine.nan_to_num(), theirs.nan_to_num()):
             return repr(key)
     return None
