@@ -10,7 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec, check_team_env
+    from hetmarl_envs.check import check_team_env
+    from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
     from hetmarl_envs.registry import Family, families, list_tasks, make_env, register_family
 
 __all__ = [
@@ -25,11 +26,15 @@ __all__ = [
     "register_family",
 ]
 
-_CONTRACT = ("ActionSpace", "AgentSpec", "TeamSpec", "check_team_env")
+_ROOMS = {
+    "hetmarl_envs.check": ("check_team_env",),
+    "hetmarl_envs.contract": ("ActionSpace", "AgentSpec", "TeamSpec"),
+    "hetmarl_envs.registry": ("Family", "families", "list_tasks", "make_env", "register_family"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "hetmarl_envs.contract" if name in _CONTRACT else "hetmarl_envs.registry"
-    return getattr(importlib.import_module(module), name)
+    for module, names in _ROOMS.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,8 @@
 """``make_env("family/task")`` and the families behind it.
 
-A family is registered by a call or by an entry point of the group ``hetmarl.envs``; its module, and
-the simulator that it needs, are imported when one of its environments is made.
+A family is registered by a call, by an entry point of the group ``hetmarl.envs``, or is the
+``FAMILY`` of a module that bears its name; the simulator that it needs is imported when one of its
+environments is made.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _installed(name: str) -> bool:
 
 _families: dict[str, Family | str] = {
     "games": "hetmarl_envs.games:FAMILY",
+    "gymnasium": "hetmarl_envs.gymnasium:FAMILY",
     "mamujoco": "hetmarl_envs.mamujoco:FAMILY",
     "mpe": "hetmarl_envs.mpe:FAMILY",
     "pettingzoo": "hetmarl_envs.pettingzoo:FAMILY",
@@ -95,13 +97,32 @@ def families() -> list[str]:
     return sorted(_families)
 
 
-def get_family(name: str) -> Family:
-    """The family called ``name``, its module imported if need be."""
+def is_family(name: str) -> bool:
+    """Whether ``name`` is a registered family or a module with one of its own, ``FAMILY``."""
     _read_entry_points()
-    if name not in _families:
+    if name not in _families and name.isidentifier() and _installed(name):
+        try:
+            found = getattr(importlib.import_module(name), "FAMILY", None)
+        except Exception as error:
+            raise ConfigError(
+                f"no environment family '{name}' is registered, and the module '{name}' cannot be "
+                f"imported: {type(error).__name__}: {error}"
+            ) from error
+        if isinstance(found, Family):
+            _families[name] = found
+    return name in _families
+
+
+def get_family(name: str) -> Family:
+    """The family called ``name``, its module imported if need be.
+
+    A name that is not registered may be a module's, installed or in the current directory: then
+    its ``FAMILY`` is taken.
+    """
+    if not is_family(name):
         raise UnknownNameError(
             f"unknown environment family '{name}'.{did_you_mean(name, _families)} "
-            f"Known: {', '.join(families())}."
+            f"Known: {', '.join(families())}; or a module that defines FAMILY."
         )
     entry = _families[name]
     if isinstance(entry, str):

@@ -31,7 +31,7 @@ from hetmarl.conf.settings import to_plain
 from hetmarl.data import selective_sharing
 from hetmarl.engines.randomness import stable_seed
 from hetmarl.typed import convert
-from hetmarl_envs.contract import check_team_env
+from hetmarl_envs.check import check_team_env
 from hetmarl_envs.errors import HetmarlError
 
 _program = sys.argv[:1]
@@ -120,7 +120,7 @@ def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
     factory = EnvFactory(train.task)
     env = factory(num_envs=1, seed=train.seed)
     try:
-        spec = check_team_env(env)
+        spec = check_team_env(env, thorough=False)
     finally:
         env.close()
     seed_everything(train.seed, verbose=False)

@@ -13,7 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from hetmarl.algorithms.registry import get_algorithm, list_algorithms
 from hetmarl.conf.schema import TrainConfig
-from hetmarl_envs.registry import families, list_tasks
+from hetmarl_envs.registry import is_family, list_tasks
 
 FILES = Path(str(resources.files("hetmarl.conf")))
 """The YAML files of this package."""
@@ -53,10 +53,9 @@ def register(overrides: Iterable[str] = ()) -> None:
 
 def tasks_in(overrides: Iterable[str]) -> list[str]:
     """Tasks that overrides such as ``task=a/b`` or, for a sweep, ``task=a/b,a/c`` ask for."""
-    known = families()
     values = [text.partition("=")[2] for text in overrides if text.startswith("task=")]
     names = [name.strip(" '\"") for value in values for name in value.split(",")]
-    return [name for name in names if name.partition("/")[0] in known and name.partition("/")[2]]
+    return [name for name in names if name.partition("/")[2] and is_family(name.partition("/")[0])]
 
 
 def defaults(cls: type) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(RECIPES))
     files = {
         "task/meeting.yaml": "_target_: custom_env.make\nname: meeting/plane\nmax_steps: 10\n",
-        "algo/drifting.yaml": "_target_: maximum_entropy_drift.ENTRY\ndrift: 0.25\n",
+        "algo/drifting.yaml": "_target_: maximum_entropy_drift.ENTRY\nweight: 0.25\n",
         "algo/tsallis.yaml": "_target_: custom_algorithm.ENTRY\nweight: 0.1\n",
         "algo/hasac_far.yaml": "defaults: [hasac]\nalgo:\n  gamma: 0.999\n",
         "network/wide.yaml": "defaults: [mlp]\nhidden_sizes: [12, 12]\n",
@@ -53,30 +53,41 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
     assert code == 0, err
     config = OmegaConf.load("a/config.yaml")
     assert config.task == {"_target_": "custom_env.make", "name": "meeting/plane", "max_steps": 8}
-    assert (config.algo._target_, config.algo.drift) == ("maximum_entropy_drift.ENTRY", 0.25)
+    assert (config.algo._target_, config.algo.weight) == ("maximum_entropy_drift.ENTRY", 0.25)
     assert (config.seed, config.network.hidden_sizes) == (5, [8])
 
     code, out, err = hetmarl("evaluate", "a", "episodes=2")
     assert code == 0, err
     assert '"task": "meeting/plane"' in out
-    code, out, err = hetmarl("train", "resume=a", "total_frames=1000", "algo.drift=0.5")
+    code, out, err = hetmarl("train", "resume=a", "total_frames=1000", "algo.weight=0.5")
     assert code == 0, err
     assert "Changed: total_frames=1000 (was 800)" in out
-    assert "Changed: algo.drift=0.5 (was 0.25)" in out
+    assert "Changed: algo.weight=0.5 (was 0.25)" in out
+
+
+def test_a_task_by_the_name_of_its_module(hetmarl: Command, own: Path) -> None:
+    """Nothing is registered, no file of configuration: ``task=<module>/<task>``."""
+    given = ["task=custom_env/plane", "+task.max_steps=8"]
+    code, _, err = hetmarl("train", *given, *SHORT, "run_dir=b")
+    assert code == 0, err
+    assert OmegaConf.load("b/config.yaml").task == {"name": "custom_env/plane", "max_steps": 8}
+    code, out, err = hetmarl("evaluate", "b", "episodes=2")
+    assert code == 0, err
+    assert '"task": "custom_env/plane"' in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["algo=drifting", "algo.drfit=1"], "Did you mean 'algo.drift'?"),
-        (["algo=drifting", "algo.drift=far"], "algo.drift='far': expected a number"),
+        (["algo=drifting", "algo.wieght=1"], "Did you mean 'algo.weight'?"),
+        (["algo=drifting", "algo.weight=far"], "algo.weight='far': expected a number"),
         (["algo=drfting"], "Did you mean 'drifting'?"),
         (["task=meetin"], "Did you mean 'meeting'?"),
         (["+experiment=smal"], "Did you mean 'small'?"),
         (["algo=drifting", "algo._target_=maximum_entropy_drift.ENTY"], "Did you mean 'ENTRY'?"),
         (["algo=drifting", "algo._target_=no_module.ENTRY"], "No module named 'no_module'"),
         (
-            ["algo=drifting", "algo._target_=maximum_entropy_drift.HASAC"],
+            ["algo=drifting", "algo._target_=maximum_entropy_drift.HASACJeffreys"],
             "expected a hetmarl.algor",
         ),
         (["algo=drifting", "algo._target_=ENTRY"], "expected 'package.module.name'"),
@@ -127,7 +138,7 @@ def test_registered_parts_are_options(hetmarl: Command, own: Path) -> None:
     assert code == 0, err
     config = OmegaConf.create(out)
     assert (config.task.name, config.algo.name) == (task, algo)
-    assert "drift" in config.algo
+    assert "weight" in config.algo
     assert "warmup_frames" in config.data
     assert algo in hetmarl("list", "algos").out
     assert task in hetmarl("list", "tasks").out

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,6 +52,20 @@ def test_a_family_by_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
     assert list_tasks("by_path") == ["by_path/long", "by_path/short"]
     assert make_env("by_path/long").max_steps == 20
+
+
+def test_a_family_by_its_modules_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever types ``my_pkg/task`` need not register anything."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_pkg_of_test.py").write_text(f"from {__name__} import COUNTING as FAMILY\n")
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    assert make_env("my_pkg_of_test/short").max_steps == 2
+    (tmp_path / "my_broken_pkg.py").write_text("import no_such_module\n")
+    with pytest.raises(ConfigError, match=r"module 'my_broken_pkg' cannot be imported: ModuleNot"):
+        make_env("my_broken_pkg/short")
+    (tmp_path / "my_empty_pkg.py").write_text("")
+    with pytest.raises(UnknownNameError, match="or a module that defines FAMILY"):
+        make_env("my_empty_pkg/short")
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "4", None])

@@ -9,7 +9,8 @@ import torch
 
 from hetmarl.algorithms import HAPPO
 from hetmarl.data import TeamCollector, evaluate
-from hetmarl_envs.contract import TeamSpec, check_team_env, write_random_actions
+from hetmarl_envs import check_team_env
+from hetmarl_envs.contract import TeamSpec, write_random_actions
 from tests.on_policy import collector, make
 from tests.teams import HybridEnv
 

@@ -107,6 +107,8 @@ def test_unknown_names_say_what_was_meant() -> None:
         ({"team_reward": "summ"}, "team_reward='summ'.*Did you mean 'sum'"),
         ({"opponents": "rand"}, "opponents='rand'.*Did you mean 'random'"),
         ({"team": "good"}, "has one team"),
+        ({"n_agents": "four"}, "n_agents='four', expected a number; the scenario's default is 3"),
+        ({"random_package_pos_on_line": 1}, "=1, expected True or False; the scenario's def"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
@@ -125,7 +127,7 @@ def test_dictionary_observations_are_refused() -> None:
 def test_contract(name: str, num_envs: int) -> None:
     env = make(name, num_envs, max_steps=4)
     check_env_specs(env)
-    spec = check_team_env(env, steps=6)
+    spec = check_team_env(env, steps=6, thorough=False)
     assert spec.names == tuple(env.agent_names)
     assert spec.state_dim is None
     data = env.rollout(10, break_when_any_done=False)

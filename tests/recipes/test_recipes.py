@@ -83,6 +83,7 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
     recipe = load("custom_env")
     env = recipe.make(num_envs=3, seed=1, max_steps=5)
     spec = check_team_env(env, steps=12)
+    env.set_seed(1)
     assert [agent.action.dim for agent in spec.agents] == [2, 1]
     other = recipe.make(num_envs=3, seed=2, max_steps=5)
     data = env.reset()
@@ -97,6 +98,13 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
         assert (after == twin_after).all()
         data = after
     assert env.render().shape == (128, 128, 3)
+
+
+@pytest.mark.slow
+def test_custom_environment_is_learned() -> None:
+    module = load("custom_env").train(20_480)
+    assert int(module.frames) == 20_480
+    assert module.trainer.callback_metrics["eval/return_mean"] > -14  # random actions: -28
 
 
 def test_custom_algorithm_learns_under_its_name(tmp_path: Path) -> None:

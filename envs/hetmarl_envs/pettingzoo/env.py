@@ -16,12 +16,13 @@ from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
 from hetmarl_envs.pettingzoo.layout import ParallelEnv, read_layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents
+from hetmarl_envs.pettingzoo.workers import InWorkers, StartMethod
 
 TeamReward = Literal["sum", "mean"]
 
 
 class PettingZooEnv(EnvBase):
-    """``num_envs`` parallel environments of PettingZoo, stepped one after the other.
+    """``num_envs`` parallel environments of PettingZoo, in this process or in workers.
 
     Agents with equal observation and action spaces share a group, unequal ones are in different
     groups; nothing is padded.
@@ -63,6 +64,10 @@ class PettingZooEnv(EnvBase):
             or the first legal choice).
         leaving: False where agents never leave before the episode ends: ``alive`` is then left out.
         kinds: agent's name to what must be equal, besides the spaces, for two to share a group.
+        num_workers: processes among which the sub-environments are shared out, 0 for none. The
+            numbers do not depend on it. Worth it where a step takes much longer than 0.1 ms.
+        start_method: how workers are started: ``"spawn"``, ``"forkserver"``, or ``"fork"``, see
+            ``InWorkers``.
         state: False leaves ``state()`` out, as one that is a whole screen; critics then read every
             group's observations.
         name: what messages call the environment.
@@ -87,6 +92,8 @@ class PettingZooEnv(EnvBase):
         leaving: bool = True,
         kinds: Mapping[str, Any] | None = None,
         state: bool = True,
+        num_workers: int = 0,
+        start_method: StartMethod = "spawn",
         name: str | None = None,
     ) -> None:
         if not callable(make):
@@ -99,16 +106,31 @@ class PettingZooEnv(EnvBase):
             raise ConfigError(f"{self._where}: num_envs={num_envs!r}, expected a number >= 1.")
         _check_choice(self._where, "team_reward", team_reward, (*get_args(TeamReward), None))
         _check_choice(self._where, "opponents", opponents, get_args(Opponents))
+        _check_choice(self._where, "start_method", start_method, get_args(StartMethod))
+        if type(num_workers) is not int or not 0 <= num_workers <= num_envs:
+            raise ConfigError(
+                f"{self._where}: num_workers={num_workers!r}, expected 0 (none) to num_envs="
+                f"{num_envs}."
+            )
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.num_envs, self._team_reward, self._leaving = num_envs, team_reward, leaving
-        envs: list[ParallelEnv] = [make() for _ in range(num_envs)]
-        if len({id(env) for env in envs}) < num_envs:
-            raise ConfigError(f"{self._where}: make() must make a new environment at every call.")
+        envs: list[ParallelEnv] = [make() for _ in range(1 if num_workers else num_envs)]
         layout = read_layout(envs[0], self._where, team, kinds or {}, state)
-        self._rows = InProcess(
-            envs, layout, opponents=opponents, leaving=leaving, where=self._where
-        )
+        rules: Any = {"opponents": opponents, "leaving": leaving, "where": self._where}
+        self._rows: InProcess | InWorkers
+        if num_workers:
+            envs[0].close()  # only asked for its layout
+            self._rows = InWorkers(
+                make,
+                layout,
+                num_envs=num_envs,
+                num_workers=num_workers,
+                start_method=start_method,
+                **rules,
+            )
+        else:
+            self._rows = InProcess(envs, layout, **rules)
         self.agent_names = layout.names
         self.group_map = {
             group: [layout.names[i] for i in members] for group, members in layout.groups.items()
@@ -255,7 +277,7 @@ class PettingZooEnv(EnvBase):
         """
         if not 0 <= index < self.num_envs:
             raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")
-        picture = self._rows.envs[index].render()
+        picture = self._rows.render(index)
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise ConfigError(
                 f"{self._where}: render() gave {type(picture).__name__}, expected a picture "
@@ -264,9 +286,8 @@ class PettingZooEnv(EnvBase):
         return np.ascontiguousarray(picture, dtype=np.uint8)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Closes every sub-environment."""
-        for env in self._rows.envs:
-            env.close()
+        """Closes every sub-environment, and ends the workers."""
+        self._rows.close()
         super().close(raise_if_closed=raise_if_closed)
 
 

@@ -18,8 +18,8 @@ Opponents = Literal["random", "still"]
 class InProcess:
     """Environments in rows, what they last gave in arrays.
 
-    ``reset`` and ``step`` write to the arrays below; nobody else does. A stepper with workers would
-    have these methods and arrays, the latter in shared memory.
+    ``reset`` and ``step`` write to the arrays below; nobody else does. ``InWorkers`` has the same
+    methods and arrays, the latter in shared memory.
 
     ================  ======================  ====================================================
     array             shape                   meaning
@@ -42,6 +42,8 @@ class InProcess:
         opponents: what agents do that are not in the team.
         leaving: whether agents may leave before the episode ends.
         where: what messages call the environment.
+        first: row of the whole batch that ``envs`` begin with, in a worker.
+        total: rows of the whole batch, if these are not all.
     """
 
     def __init__(
@@ -52,25 +54,18 @@ class InProcess:
         opponents: Opponents,
         leaving: bool,
         where: str,
+        first: int = 0,
+        total: int | None = None,
     ) -> None:
         self.envs, self.layout, self.where = list(envs), layout, where
         self.opponents, self.leaving = opponents, leaving
-        rows, team = len(self.envs), len(layout.team)
-        self.alive = np.zeros((rows, team), bool)
-        self.acted = np.zeros((rows, team), bool)
-        self.reward = np.zeros((rows, team), np.float32)
-        self.terminated = np.zeros(rows, bool)
-        self.truncated = np.zeros(rows, bool)
-        self.state = np.zeros((rows, layout.state_size or 0), np.float32)
-        self.observation: dict[str, Array] = {}
-        self.mask: dict[str, Array] = {}
+        if len({id(env) for env in envs}) < len(self.envs):
+            raise ConfigError(f"{where}: make() must make a new environment at every call.")
+        self._first, self._total = first, total or len(self.envs)
+        rows = len(self.envs)
+        self.bind(empty_arrays(layout, rows))
         self._places: list[tuple[int, Agent, str, int]] = []
         for group, members in layout.groups.items():
-            spaces = layout.team[members[0]].spaces
-            shape = (rows, len(members), *spaces.observation_shape)
-            self.observation[group] = np.zeros(shape, np.float32)
-            if spaces.mask_in:
-                self.mask[group] = np.ones((rows, len(members), spaces.width), bool)
             for index, position in enumerate(members):
                 self._places.append((position, layout.team[position], group, index))
         self._other_masks = {
@@ -80,11 +75,19 @@ class InProcess:
         }
         self.seed(0)
 
+    def bind(self, arrays: Mapping[tuple[str, str], Array]) -> None:
+        """Takes ``arrays``, as ``empty_arrays`` makes them, for its own."""
+        self.alive, self.acted = arrays["", "alive"], arrays["", "acted"]
+        self.reward, self.state = arrays["", "reward"], arrays["", "state"]
+        self.terminated, self.truncated = arrays["", "terminated"], arrays["", "truncated"]
+        self.observation = {k[1]: a for k, a in arrays.items() if k[0] == "observation"}
+        self.mask = {k[1]: a for k, a in arrays.items() if k[0] == "mask"}
+
     # ------------------------------------------------------------------ random streams
     def seed(self, seed: int) -> None:
         """Gives every row a seed for its next reset, and starts the opponents' stream anew."""
         starts, moves = np.random.SeedSequence(seed).spawn(2)
-        words = starts.generate_state(len(self.envs))
+        words = starts.generate_state(self._total)[self._first :][: len(self.envs)]
         self._seeds: list[int | None] = [int(word) % 2**31 for word in words]
         self._random = np.random.default_rng(moves)
 
@@ -231,10 +234,19 @@ class InProcess:
         if self.opponents == "still":
             return lambda row: agent.spaces.still_action(masks[row])
         # of all rows at every step: what one row draws never depends on another one
-        shares = self._random.random((len(self.envs), agent.spaces.dims))
+        shares = self._random.random((self._total, agent.spaces.dims))[self._first :]
         return lambda row: agent.spaces.random_action(shares[row], masks[row])
 
-    # ------------------------------------------------------------------ state
+    # ------------------------------------------------------------------ pictures, state, end
+    def render(self, row: int) -> Any:
+        """The picture that environment ``row`` draws."""
+        return self.envs[row].render()
+
+    def close(self) -> None:
+        """Closes every environment."""
+        for env in self.envs:
+            env.close()
+
     def state_dict(self) -> dict[str, Any]:
         """Arrays, seeds and the opponents' stream, and each environment's ``runtime_state()``."""
         envs: list[Any] = self.envs
@@ -278,3 +290,23 @@ class InProcess:
             **{f"mask.{group}": array for group, array in self.mask.items()},
             **{f"other_mask.{name}": array for name, array in self._other_masks.items()},
         }
+
+
+def empty_arrays(layout: Layout, rows: int) -> dict[tuple[str, str], Array]:
+    """The arrays of ``InProcess``: (kind, group) to array; ``""`` for those of no group."""
+    team = len(layout.team)
+    arrays: dict[tuple[str, str], Array] = {
+        ("", "alive"): np.zeros((rows, team), bool),
+        ("", "acted"): np.zeros((rows, team), bool),
+        ("", "reward"): np.zeros((rows, team), np.float32),
+        ("", "terminated"): np.zeros(rows, bool),
+        ("", "truncated"): np.zeros(rows, bool),
+        ("", "state"): np.zeros((rows, layout.state_size or 0), np.float32),
+    }
+    for group, members in layout.groups.items():
+        spaces = layout.team[members[0]].spaces
+        shape = (rows, len(members), *spaces.observation_shape)
+        arrays["observation", group] = np.zeros(shape, np.float32)
+        if spaces.mask_in:
+            arrays["mask", group] = np.ones((rows, len(members), spaces.width), bool)
+    return arrays

@@ -11,7 +11,7 @@ import io
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,13 +112,13 @@ def _read_option(node: ast.AST) -> tuple[str, str] | None:
 
 
 def check_scenario_options(
-    cls: type[BaseScenario], given: Iterable[str], own: Iterable[str], where: str
+    cls: type[BaseScenario], given: Mapping[str, Any], own: Iterable[str], where: str
 ) -> None:
-    """Refuses an option that neither the scenario nor the environment reads.
+    """Refuses an option that the scenario does not read, or of another type than its default.
 
     Args:
         cls: the scenario.
-        given: names of the options that were passed on to the scenario.
+        given: the options that were passed on to the scenario.
         own: names of the environment's own options, for the suggestion and the list.
         where: what the message calls the environment, such as ``"vmas/balance"``.
     """
@@ -132,3 +132,30 @@ def check_scenario_options(
                 f"{where} has no option '{option}'.{did_you_mean(option, every)} "
                 f"The scenario's: {', '.join(known) or 'none'}; every scenario's: {', '.join(own)}."
             )
+        expected = _expected(known[option])
+        value = given[option]
+        if expected and (not isinstance(value, expected[1]) or _is_flag(value, expected[1])):
+            raise ConfigError(
+                f"{where}: {option}={value!r}, expected {expected[0]}; the scenario's default is "
+                f"{known[option]}."
+            )
+
+
+def _is_flag(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, bool) and kind is not bool
+
+
+def _expected(default: str) -> tuple[str, type | tuple[type, ...]] | None:
+    """What an option may be, by its default as written; None where that says nothing.
+
+    A whole number may stand for any: VMAS writes ``1`` where it means a factor.
+    """
+    try:
+        value = ast.literal_eval(default)
+    except (ValueError, SyntaxError):
+        return None
+    if isinstance(value, bool):
+        return "True or False", bool
+    if isinstance(value, (int, float)):
+        return "a number", (int, float)
+    return ("a text", str) if isinstance(value, str) else None
