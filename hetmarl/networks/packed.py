@@ -22,7 +22,7 @@ from hetmarl.networks.network import Network
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import AgentSpec
 
-MOST_ENVS = 128
+MOST_ENVS = 256
 """On a CPU; with more, a product of one agent keeps it as busy (``docs/explanation/speed.md``)."""
 
 
