@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hetmarl.networks.actors import ChoiceActor, GaussianActor, SquashedGaussianActor
+from hetmarl.networks.actors import ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor
 from hetmarl.networks.body import Body
 from hetmarl.networks.config import ACTIVATIONS
 from hetmarl.networks.distributions import NoiseLike
@@ -32,9 +31,8 @@ def for_acting(policy: TeamPolicy, num_envs: int) -> TeamPolicy | PackedPolicy:
     A snapshot: what is learned later it does not know. The choice follows from the configuration
     alone, because both forms' actions differ in the last bits and a resumed run must not.
     """
-    if type(policy) is not TeamPolicy:
-        return policy
-    if num_envs > MOST_ENVS and next(policy.parameters()).device.type == "cpu":
+    pays = num_envs <= MOST_ENVS or any(p.device.type != "cpu" for p in policy.parameters())
+    if type(policy) is not TeamPolicy or not pays:
         return policy
     packed = PackedPolicy(policy)
     return packed if packed.packs else policy
@@ -58,13 +56,12 @@ class PackedPolicy:
         self.policy = policy
         alike: dict[Any, list[int]] = {}
         for unit in policy.units:
-            alone = len(unit) == 1
-            kind = _kind(policy.actors[unit[0]], policy.team.agents[unit[0]]) if alone else None
-            if kind is not None:
+            kind = _kind(policy.actors[unit[0]], policy.team.agents[unit[0]])
+            if kind is not None and len(unit) == 1:
                 alike.setdefault(kind, []).extend(unit)
-        self.packs = [_Pack(policy, members) for members in alike.values() if len(members) > 1]
-        packed = chain.from_iterable(pack.members for pack in self.packs)
-        self.alone = sorted(set(range(policy.team.num_agents)).difference(packed))
+        sets = [members for members in alike.values() if len(members) > 1]
+        self.packs = [_Pack(policy, members) for members in sets]
+        self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets))
         """Positions of the agents that are in no pack."""
 
     @torch.no_grad()
@@ -100,7 +97,7 @@ class _Pack:
         self.members = [i for same, _ in self.first for i in same]
         layers = zip(*(blocks[i][1:] for i in self.members), strict=True)
         actors = [policy.actors[i] for i in self.members]
-        self.actor = _stacked_actor(actors, [_Layer(layer) for layer in layers])
+        self.actor = _stacked_actor(actors, _Layers(*map(_Layer, layers)))
 
     def __call__(
         self, observations: dict[int, Tensor], masks: dict[int, Tensor], noise: NoiseLike | None
@@ -110,17 +107,17 @@ class _Pack:
         parts = [layer(x.to(layer.weight)) for x, (_, layer) in zip(seen, self.first, strict=True)]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
         action, _ = self.actor.act(x, noise, self._mask(masks, x))
-        like = observations[self.members[0]]
-        dtype = like.dtype if action.is_floating_point() else action.dtype
-        return zip(self.members, action.to(like.device, dtype).unbind(), strict=True)
+        device, dtype = seen[0].device, seen[0].dtype
+        action = action.to(device, dtype if action.is_floating_point() else action.dtype)
+        return zip(self.members, action.unbind(), strict=True)
 
     def _mask(self, masks: dict[int, Tensor], x: Tensor) -> Tensor | None:
         """Legal choices ``[n, N, ΣK_d]``; of agents without a mask: all."""
         given = [masks[i] for i in self.members if i in masks]
-        if not given:
+        if not given or not hasattr(self.actor, "choices"):
             return None
-        everything = torch.ones_like(given[0])
-        return torch.stack([masks.get(i, everything) for i in self.members]).to(x.device).bool()
+        free = torch.ones_like(given[0])
+        return torch.stack([masks.get(i, free) for i in self.members]).to(x.device, torch.bool)
 
 
 class _Block(NamedTuple):
@@ -131,42 +128,45 @@ class _Block(NamedTuple):
     activation: nn.Module | None
 
 
-class _Layer:
+class _Layer(nn.Module):
     """The same block of n agents: ``[n, N, inputs]`` to ``[n, N, outputs]``."""
 
     def __init__(self, blocks: Sequence[_Block]) -> None:
-        self.weight = torch.stack([block.linear.weight for block in blocks])
-        self.bias = torch.stack([block.linear.bias for block in blocks]).unsqueeze(1)
+        super().__init__()
+        weight = torch.stack([block.linear.weight for block in blocks])
+        bias = torch.stack([block.linear.bias for block in blocks]).unsqueeze(1)
         norms = [block.norm for block in blocks if block.norm is not None]
         self.epsilon = norms[0].eps if norms else None
         if norms:
             # W(γ·x + β) + b = (W·γ)x + (Wβ + b): so the norm's own weights cost nothing
-            self.bias += torch.stack([norm.bias for norm in norms]).unsqueeze(1) @ self.weight.mT
-            self.weight *= torch.stack([norm.weight for norm in norms]).unsqueeze(1)
+            bias += torch.stack([norm.bias for norm in norms]).unsqueeze(1) @ weight.mT
+            weight *= torch.stack([norm.weight for norm in norms]).unsqueeze(1)
+        self.weight, self.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         self.activation = blocks[0].activation
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if self.epsilon is not None:
             x = F.layer_norm(x, x.shape[-1:], eps=self.epsilon)
         x = torch.baddbmm(self.bias, x, self.weight.mT)
         return x if self.activation is None else self.activation(x)
 
 
-def _stacked_actor(actors: Sequence[Any], layers: Sequence[_Layer]) -> Any:
-    """The first actor with these layers and everybody's tensors ``[D]`` as ``[n, 1, D]``."""
+class _Layers(nn.Sequential):
+    """In place of an actor's ``net``; of a memory, where it is asked for one, there is none."""
 
-    def net(x: Tensor, *memory: None) -> Any:
-        for layer in layers:
+    def forward(self, x: Tensor, *memory: None) -> Any:
+        for layer in self:
             x = layer(x)
         return (x, None) if memory else x
 
+
+def _stacked_actor(actors: Sequence[Any], net: _Layers) -> Any:
+    """The first actor with another net, and everybody's tensors ``[D]`` as ``[n, 1, D]``."""
     first = actors[0]
     instead: dict[int, Any] = {id(first.net): net}
-    for name, own in chain(
-        first.named_parameters(recurse=False), first.named_buffers(recurse=False)
-    ):
-        stacked = torch.stack([getattr(actor, name) for actor in actors]).unsqueeze(1)
-        instead[id(own)] = stacked
+    own = [*first.named_parameters(recurse=False), *first.named_buffers(recurse=False)]
+    for name, tensor in own:
+        instead[id(tensor)] = torch.stack([getattr(a, name) for a in actors]).unsqueeze(1)
     return copy.deepcopy(first, instead)
 
 
@@ -181,9 +181,9 @@ def _blocks(net: Any) -> list[_Block]:
     blocks: list[_Block] = []
     norm = None
     for layer in layers:
-        if type(layer) is nn.LayerNorm and norm is None:
+        if type(layer) is nn.LayerNorm and norm is None and layer.bias is not None:
             norm = layer
-        elif type(layer) is Linear:
+        elif type(layer) is Linear and layer.bias is not None:
             blocks.append(_Block(norm, layer, None))
             norm = None
         elif type(layer) in ACTIVATIONS.values() and blocks and norm is None:
@@ -195,22 +195,10 @@ def _blocks(net: Any) -> list[_Block]:
 
 def _kind(actor: Any, agent: AgentSpec) -> Any:
     """What the agents of a pack have in common; None: it is in none."""
-    if type(actor) not in (ChoiceActor, GaussianActor, SquashedGaussianActor):
-        return None
-    blocks = _blocks(actor.net)
+    known = type(actor) in (ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor)
+    blocks = _blocks(actor.net) if known else []
     if not blocks or len(agent.observation_shape) != 1:
         return None
-    sizes = tuple(
-        (block.linear.out_features, getattr(block.norm, "eps", None), str(block.activation))
-        for block in blocks
-    )
-    weight = blocks[0].linear.weight
-    return (
-        type(actor),
-        getattr(actor, "std_scale", None),
-        agent.action.width,
-        agent.action.choices,
-        sizes,
-        weight.dtype,
-        weight.device,
-    )
+    sizes = [(b.linear.out_features, b.norm and b.norm.eps, str(b.activation)) for b in blocks]
+    own = (type(actor), getattr(actor, "std_scale", None), blocks[0].linear.weight.dtype)
+    return own, agent.action.width, agent.action.choices, tuple(sizes)
