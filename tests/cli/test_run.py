@@ -59,7 +59,7 @@ def test_training_keeps_freed_memory(hetmarl: Command, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("hetmarl.cli.train.keep_freed_memory", stop)
     code, _, err = hetmarl("train", *TINY)
-    assert (code, "kept" in err) == (1, True)
+    assert (code, "kept" in err) == (2, True)
 
 
 def test_default_run_dir_and_multirun(hetmarl: Command, tmp_path: Path) -> None:
