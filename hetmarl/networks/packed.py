@@ -14,12 +14,19 @@ from torch.nn import functional as F
 from hetmarl.networks.actors import ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor
 from hetmarl.networks.body import Body
 from hetmarl.networks.config import ACTIVATIONS
+from hetmarl.networks.deterministic import DeterministicActor, DeterministicChoiceActor
 from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import MLP
 from hetmarl.networks.network import Network
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import AgentSpec
+
+PACKED = (
+    *(ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor),
+    *(DeterministicActor, DeterministicChoiceActor),
+)
+"""Actors whose own tensors may have axes in front."""
 
 MOST_ENVS = 256
 """On a CPU; with more, a product of one agent keeps it as busy (``docs/explanation/speed.md``)."""
@@ -195,10 +202,10 @@ def _blocks(net: Any) -> list[_Block]:
 
 def _kind(actor: Any, agent: AgentSpec) -> Any:
     """What the agents of a pack have in common; None: it is in none."""
-    known = type(actor) in (ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor)
-    blocks = _blocks(actor.net) if known else []
+    blocks = _blocks(actor.net) if type(actor) in PACKED else []
     if not blocks or len(agent.observation_shape) != 1:
         return None
     sizes = [(b.linear.out_features, b.norm and b.norm.eps, str(b.activation)) for b in blocks]
-    own = (type(actor), getattr(actor, "std_scale", None), blocks[0].linear.weight.dtype)
-    return own, agent.action.width, agent.action.choices, tuple(sizes)
+    own = [value for value in vars(actor).values() if isinstance(value, float)]  # such as std_scale
+    dtype, action = blocks[0].linear.weight.dtype, agent.action
+    return type(actor), dtype, action.width, action.choices, tuple(sizes), tuple(own)

@@ -11,7 +11,12 @@ from torch import Tensor
 from torchrl.envs import ExplorationType, set_exploration_type
 
 from hetmarl.data import TeamCollector, evaluate
-from hetmarl.networks import NetworkConfig, OnPolicyNetworkConfig, TeamPolicy
+from hetmarl.networks import (
+    DeterministicNetworkConfig,
+    NetworkConfig,
+    OnPolicyNetworkConfig,
+    TeamPolicy,
+)
 from hetmarl.networks.packed import MOST_ENVS, PackedPolicy, for_acting
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 from tests.networks.toys import KindsEnv
@@ -73,6 +78,8 @@ TEAMS: dict[str, tuple[TeamSpec, Any]] = {
     "several choices": (team(TWO, TWO), ON([8])),
     "squashed": (team(NARROW, NARROW), OFF([8, 6], "silu")),
     "off-policy choices": (team(TWO, TWO), OFF([8, 6])),
+    "deterministic": (team(NARROW, NARROW), DeterministicNetworkConfig([8])),
+    "deterministic choices": (team(ONE, TWO, TWO), DeterministicNetworkConfig([8])),
     "of all kinds": (team(NARROW, TWO, FREE, ONE, TWO, HOT), ON([8])),
 }
 
