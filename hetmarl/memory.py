@@ -16,9 +16,9 @@ def keep_freed_memory() -> bool:
     """Tells glibc to keep freed memory instead of giving it back to the system.
 
     An update allocates and frees tensors of megabytes by the thousand. As it is, glibc asks the
-    system for each anew and gives it back, and the system clears every page of it again: a fifth of
-    a HAPPO update (``docs/explanation/speed.md``). Kept, the process stays as large as it was at
-    its largest; blocks of more than 32 MiB are given back as before.
+    system for many of them anew, and the system clears every page first: up to a quarter of a
+    HAPPO update (``docs/explanation/speed.md``). Kept, the process stays as large as it was at its
+    largest; blocks of more than 32 MiB are given back as before.
 
     It holds for the whole process until its end. What the environment says
     (``MALLOC_TRIM_THRESHOLD_``, ``MALLOC_MMAP_THRESHOLD_``, ``GLIBC_TUNABLES``) comes first:
