@@ -3,13 +3,14 @@
     python benchmarks/happo_update.py [--task mamujoco/ant_4x2] [--threads 2] [--clock cpu]
 
 Rollouts of 20×200 frames, networks 128×3, 15 epochs of every actor and the critic. Acting: a team's
-policies, one per agent, beside one network with as many parameters that acts for all.
+policies, packed and in turns, beside one network with as many parameters that acts for all.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 
 import torch
 from collection import Alone
@@ -21,6 +22,7 @@ from hetmarl.algorithms import HAPPO, HAPPOConfig
 from hetmarl.data import TeamCollector
 from hetmarl.engines import UpdateRandomness
 from hetmarl.networks import OnPolicyNetworkConfig, TeamPolicy
+from hetmarl.networks.packed import for_acting
 from hetmarl_envs.contract import TeamSpec
 
 ENVS, STEPS, EPOCHS = 20, 200, 15
@@ -36,6 +38,7 @@ def update(given: Namespace) -> None:
     team = HAPPO(spec, HAPPOConfig(epochs=epochs, critic_epochs=epochs), NETWORK)
     team.configure_optimizers()
     collector = TeamCollector(envs[0], team.policy, seed=0)
+    packed = for_acting(team.policy, ENVS)
     data, _ = collector.collect(steps, 0)
     randomness = UpdateRandomness(0, 0)
     products = happo_update(spec, NETWORK, ENVS * steps, epochs)
@@ -43,7 +46,7 @@ def update(given: Namespace) -> None:
 
     @torch.no_grad()
     def act() -> None:
-        team.policy(observations)
+        packed(observations)
 
     def autocast() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -94,25 +97,24 @@ def acting(given: Namespace) -> None:
         env = hetmarl.make_env(task, num_envs=ENVS)
         spec, data = TeamSpec.from_env(env), env.reset()
         team, (one, seen) = TeamPolicy(spec, NETWORK), single(spec)
-
-        @torch.no_grad()
-        def together(team: TeamPolicy = team, data=data) -> None:  # type: ignore[no-untyped-def]
-            team(data)
-
-        @torch.no_grad()
-        def alone(one: TeamPolicy = one, seen: torch.Tensor = seen) -> None:
-            one.step(0, seen)
-
-        times = interleaved(
-            {"team": together, "one": alone},
-            rounds=1 if given.quick else 11,
-            slice_seconds=0.0 if given.quick else 0.05,
-            clock=given.timer,
-        )
-        ratio, milliseconds = times["team"] / times["one"], times["team"] * 1e3
-        rows[f"{spec.num_agents} agents / one network"] = (
-            f"{ratio:.2f}   ({milliseconds:.2f} ms, goal: at most 1.5)"
-        )
+        forms = {
+            "packed": partial(for_acting(team, ENVS), data),
+            "in turns": partial(team, data),
+            "one": partial(one.step, 0, seen),
+        }
+        with torch.no_grad():
+            times = interleaved(
+                forms,
+                rounds=1 if given.quick else 41,
+                slice_seconds=0.0 if given.quick else 0.02,
+                clock=given.timer,
+            )
+        for name in ("packed", "in turns"):
+            ratio, milliseconds = times[name] / times["one"], times[name] * 1e3
+            goal = ", goal: at most 1.5" if name == "packed" else ""
+            rows[f"{spec.num_agents} agents, {name} / one network"] = (
+                f"{ratio:.2f}   ({milliseconds:.2f} ms{goal})"
+            )
     table(f"Acting, {ENVS} environments, {given.threads} thread(s)", rows)
 
 

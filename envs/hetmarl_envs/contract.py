@@ -34,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -225,12 +226,12 @@ class TeamSpec:
     def num_agents(self) -> int:
         return len(self.agents)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Agent names in team order."""
         return tuple(agent.name for agent in self.agents)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Group name to the team positions of its agents, in the order of the group's axis."""
         members: dict[str, dict[int, int]] = {}
@@ -289,19 +290,18 @@ class TeamSpec:
 
     # ------------------------------------------------------------------ writing a batch
     def write_actions(
-        self,
-        data: TensorDictBase,
-        actions: Sequence[Tensor],
-        key: str = "action",
-        groups: Sequence[str] | None = None,
+        self, data: TensorDictBase, actions: Sequence[Tensor], key: str = "action"
     ) -> TensorDictBase:
-        """Writes ``actions`` (team order, each ``[*B, D_i]``) to ``(group, key)`` of the groups."""
-        for group, members in self.groups.items():
-            if groups is not None and group not in groups:
-                continue
-            layout = [self.agents[i].action.write(actions[i]) for i in members]
-            data.set((group, key), torch.stack(layout, dim=data.batch_dims))
+        """Writes ``actions`` (team order, each ``[*B, D_i]``) to ``(group, key)``."""
+        for group in self.groups:
+            data.set((group, key), self.group_action(group, actions))
         return data
+
+    def group_action(self, group: str, actions: Sequence[Tensor]) -> Tensor:
+        """A group's actions in the environment's layout, from the team's, each ``[*B, D_i]``."""
+        members = self.groups[group]
+        layout = [self.agents[i].action.write(actions[i]) for i in members]
+        return torch.stack(layout, dim=actions[members[0]].ndim - 1)
 
 
 def write_random_actions(

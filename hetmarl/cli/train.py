@@ -30,6 +30,7 @@ from hetmarl.conf import Settings, TrainConfig, register, resolve
 from hetmarl.conf.settings import to_plain
 from hetmarl.data import selective_sharing
 from hetmarl.engines.randomness import stable_seed
+from hetmarl.memory import keep_freed_memory
 from hetmarl.typed import convert
 from hetmarl_envs.check import check_team_env
 from hetmarl_envs.errors import HetmarlError
@@ -115,6 +116,7 @@ def go_on(
 def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
     """The algorithm for the task's team; fails before anything is written."""
     train = settings.train
+    keep_freed_memory()
     if train.torch_threads is not None:
         torch.set_num_threads(train.torch_threads)
     factory = EnvFactory(train.task)

@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from hetmarl.engines.randomness import stable_seed
 from hetmarl.networks.body import HIDDEN
+from hetmarl.networks.packed import for_acting
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import write_random_actions
 from hetmarl_envs.errors import ConfigError
@@ -113,7 +114,7 @@ class TeamCollector:
             The chunk ``[num_envs, T]``, keys as in ``hetmarl_envs.contract`` with ``is_init``, and
             the episodes that ended in it.
         """
-        policy = self.policy
+        policy, act = self.policy, for_acting(self.policy, self.num_envs)
         device = self._carrier["done"].device
         generator = torch.Generator(device)
         generator.manual_seed(stable_seed(self.seed, "act", chunk, self.rank))
@@ -131,7 +132,7 @@ class TeamCollector:
                     if random:
                         write_random_actions(carrier, self.spec, generator)
                     else:
-                        policy(carrier)
+                        act(carrier)
                         if self._critic is not None:
                             self._critic.remember(carrier)
                     stepped, following = advance(self.env, carrier)

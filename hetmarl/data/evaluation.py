@@ -10,6 +10,8 @@ from tensordict import TensorDictBase
 from torchrl.envs import EnvBase, ExplorationType, set_exploration_type
 
 from hetmarl.data.collector import advance, episode_info
+from hetmarl.networks.packed import for_acting
+from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.errors import HetmarlError
 
 
@@ -37,6 +39,7 @@ def evaluate(
         ``length_mean`` (steps), the mean of each ``("info", name)`` at the episodes' ends as
         ``name_mean``, and the lists ``returns`` and ``lengths``, N each.
     """
+    act = for_acting(policy, env.batch_size.numel()) if isinstance(policy, TeamPolicy) else policy
     kind = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
     with set_exploration_type(kind):
         data = env.reset()
@@ -45,7 +48,7 @@ def evaluate(
         running = torch.ones(env.batch_size, dtype=torch.bool)
         info: dict[str, torch.Tensor] = {}
         for _ in range(max_steps):
-            stepped, data = advance(env, policy(data))
+            stepped, data = advance(env, act(data))
             after = stepped.get("next")
             returns += torch.where(running, after.get("reward").squeeze(-1).cpu().double(), 0.0)
             lengths += running

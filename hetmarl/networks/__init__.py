@@ -33,6 +33,7 @@ from hetmarl.networks.dueling import DuelingActor
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
+from hetmarl.networks.packed import PackedPolicy, for_acting
 from hetmarl.networks.policy import TeamPolicy
 
 __all__ = [
@@ -57,11 +58,13 @@ __all__ = [
     "NetworkConfig",
     "NoiseLike",
     "OnPolicyNetworkConfig",
+    "PackedPolicy",
     "Sample",
     "SePSConfig",
     "SquashedGaussianActor",
     "StateValue",
     "TeamPolicy",
+    "for_acting",
     "make_actor",
     "make_deterministic_actor",
     "mlp",

@@ -243,7 +243,7 @@ class GaussianActor(Actor):
         self.std, self.std_scale = std, std_scale
 
     def parametrise(self, output: Tensor, action_mask: Tensor | None) -> Tensor:
-        std = self.half_width * self.std_scale * self.std[: output.shape[-1]].sigmoid()
+        std = self.half_width * self.std_scale * self.std[..., : output.shape[-1]].sigmoid()
         return torch.cat([self.centre + self.half_width * output, std.expand_as(output)], dim=-1)
 
     def distribution(self, parameters: Tensor) -> ActionDistribution:

@@ -8,6 +8,7 @@ they use.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -46,14 +47,19 @@ class DiagonalGaussian:
     """Independent normal action dimensions; parameters ``[*B, 2·D]`` are means, then σ's."""
 
     def __init__(self, parameters: Tensor) -> None:
-        mean, std = parameters.chunk(2, dim=-1)
-        self.base = Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+        self.mean, self.std = parameters.chunk(2, dim=-1)
+
+    @cached_property
+    def base(self) -> Independent[Normal]:
+        """Made when it is asked for: it takes longer than a draw."""
+        normal = Normal(self.mean, self.std, validate_args=False)
+        return Independent(normal, 1, validate_args=False)
 
     def sample(self, noise: NoiseLike) -> Tensor:
-        return self.base.mean + self.base.stddev * noise(self.base.mean)
+        return torch.addcmul(self.mean, self.std, noise(self.mean))
 
     def mode(self) -> Tensor:
-        return self.base.mean
+        return self.mean
 
     def log_prob(self, action: Tensor) -> Tensor:
         return self.base.log_prob(action).unsqueeze(-1)
@@ -75,19 +81,27 @@ class Choices:
     """
 
     def __init__(self, parameters: Tensor, counts: Sequence[int]) -> None:
-        parts = parameters.split(list(counts), dim=-1)
-        self.components = [Categorical(logits=part, validate_args=False) for part in parts]
+        self.parameters, self.counts = parameters, list(counts)
+
+    @cached_property
+    def components(self) -> list[Categorical]:
+        """Made when they are asked for: they take longer than a draw."""
+        parts = self.parameters.split(self.counts, dim=-1)
+        return [Categorical(logits=part, validate_args=False) for part in parts]
 
     def sample(self, noise: NoiseLike) -> Tensor:
-        return torch.stack([self._draw(part, noise) for part in self.components], dim=-1)
-
-    @staticmethod
-    def _draw(part: Categorical, noise: NoiseLike) -> Tensor:
         """Gumbel's trick: argmax of logits and noise."""
-        return (part.logits + gumbel(noise(part.logits))).argmax(-1)
+        # normalised first: beside the lowest of logits, where all are masked, noise would vanish
+        parts = self.parameters.split(self.counts, dim=-1)
+        logits = torch.cat([part.log_softmax(-1) for part in parts], dim=-1)
+        return self._largest(logits + gumbel(noise(self.parameters)))
 
     def mode(self) -> Tensor:
-        return torch.stack([part.logits.argmax(-1) for part in self.components], dim=-1)
+        return self._largest(self.parameters)
+
+    def _largest(self, values: Tensor) -> Tensor:
+        parts = values.split(self.counts, dim=-1)
+        return torch.stack([part.argmax(-1) for part in parts], dim=-1)
 
     def log_prob(self, action: Tensor) -> Tensor:
         pairs = zip(self.components, action.unbind(-1), strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -67,6 +67,7 @@ class TeamPolicy(TensorDictModuleBase):
         self.out_keys += [(group, SAMPLE) for group in self.clipped]
         self.out_keys += [("next", HIDDEN, spec.names[i]) for i in self.recurrent]
         self.noise: NoiseLike = torch.randn_like
+        self._limits: dict[tuple[str, torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
 
     @property
     def units(self) -> list[list[int]]:
@@ -110,12 +111,16 @@ class TeamPolicy(TensorDictModuleBase):
 
         On the observation's device, wherever the actor stands.
         """
-        random = exploration_type() in (None, ExplorationType.RANDOM)
-        noise = self.noise if random else None
-        action, hidden = self.actors[agent].act(observation, noise, action_mask, memory)  # type: ignore[operator]
+        action, hidden = self.actors[agent].act(  # type: ignore[operator]
+            observation, self.explores(), action_mask, memory
+        )
         device = observation.device
         dtype = observation.dtype if action.is_floating_point() else action.dtype
         return action.to(device, dtype), None if hidden is None else hidden.to(device)
+
+    def explores(self) -> NoiseLike | None:
+        """What actors draw with; None where they are to take the mode."""
+        return self.noise if exploration_type() in (None, ExplorationType.RANDOM) else None
 
     def clip(self, agent: int, action: Tensor) -> Tensor:
         """``action [*B, D_i]`` within the agent's bounds."""
@@ -150,15 +155,42 @@ class TeamPolicy(TensorDictModuleBase):
         return [(n, cast(int, a.hidden_size), next(a.parameters()).dtype) for n, a in recurrent]
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        spec = self.team
-        samples, actions = [], []
-        for i, name in enumerate(spec.names):
-            observation, mask = spec.observation(tensordict, i), spec.action_mask(tensordict, i)
-            sample, hidden = self.step(i, observation, mask, self.memory(tensordict, i))
-            samples.append(sample)
-            actions.append(self.clip(i, sample))
-            if hidden is not None:
-                tensordict.set(("next", HIDDEN, name), hidden)
-        if self.clipped:
-            spec.write_actions(tensordict, samples, SAMPLE, self.clipped)
-        return spec.write_actions(tensordict, actions)
+        samples = [self.decide(tensordict, i) for i in range(self.team.num_agents)]
+        return self.write(tensordict, samples)
+
+    def decide(self, data: TensorDictBase, agent: int) -> Tensor:
+        """One agent's action in ``data [*B]`` before clipping, ``[*B, D_i]``.
+
+        Writes its recurrent state.
+        """
+        observation, mask = self.team.observation(data, agent), self.team.action_mask(data, agent)
+        sample, hidden = self.step(agent, observation, mask, self.memory(data, agent))
+        if hidden is not None:
+            data.set(("next", HIDDEN, self.team.names[agent]), hidden)
+        return sample
+
+    def write(self, data: TensorDictBase, samples: Sequence[Tensor]) -> TensorDictBase:
+        """Writes everybody's ``decide`` (team order) to ``data [*B]``, clipped and as drawn."""
+        for group in self.team.groups:
+            action = self.team.group_action(group, samples)
+            if group in self.clipped:
+                data.set((group, SAMPLE), action)
+                action = action.clamp(*self._bounds(group, action))
+            data.set((group, "action"), action)
+        return data
+
+    def _bounds(self, group: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and largest actions ``[n_g, D]`` of the agents of a group; ±inf: not clipped.
+
+        Of the dtype and device of ``like``, where they stay: every step needs them.
+        """
+        where = (group, like.dtype, like.device)
+        if where not in self._limits:
+            members = self.team.groups[group]
+            clips = [[getattr(self.actors[i], "clips", False)] for i in members]
+            spaces = [self.team.agents[i].action for i in members]
+            chosen = torch.tensor(clips, device=like.device)
+            low, high = (like.new_tensor([getattr(s, k) for s in spaces]) for k in ("low", "high"))
+            inf = float("inf")
+            self._limits[where] = low.where(chosen, -inf), high.where(chosen, inf)
+        return self._limits[where]

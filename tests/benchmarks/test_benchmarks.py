@@ -11,7 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RATIOS = {
     "hasac_step": ["step / torch.mm", "sampling / step"],
-    "happo_update": ["update / oneDNN", "17 agents / one network"],
+    "happo_update": ["update / oneDNN", "17 agents, packed / one network"],
     "async_collection": ["ratio", "worst staleness"],
     "collection": ["TeamCollector's time / bare"],
     "pettingzoo_stepping": ["mpe's time / bare", "generic's time / bare"],

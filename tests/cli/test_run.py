@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from hetmarl_envs.errors import HetmarlError
+
 from .conftest import TINY, Outcome
 
 Command = Callable[..., Outcome]
@@ -49,6 +51,15 @@ def test_train_then_everything_else(hetmarl: Command, tmp_path: Path) -> None:
     code, _, err = hetmarl("plot", "runs/a", "metric=eval/return_men")
     assert code == 2
     assert "Did you mean 'eval/return_mean'?" in err
+
+
+def test_training_keeps_freed_memory(hetmarl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop() -> bool:
+        raise HetmarlError("kept")
+
+    monkeypatch.setattr("hetmarl.cli.train.keep_freed_memory", stop)
+    code, _, err = hetmarl("train", *TINY)
+    assert (code, "kept" in err) == (2, True)
 
 
 def test_default_run_dir_and_multirun(hetmarl: Command, tmp_path: Path) -> None:

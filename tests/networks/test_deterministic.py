@@ -93,16 +93,13 @@ def test_choices_are_gumbel_draws_and_their_mode() -> None:
     def whole(like: Tensor) -> Tensor:
         return normal
 
-    def by_component(like: Tensor) -> Tensor:
-        return next(part for part in normal.split([3, 2], -1) if part.shape == like.shape)
-
     sample = actor.sample(observation, whole, mask)
     theirs = GumbelActor.sample(actor, observation, whole, mask)
     assert torch.equal(sample.action, theirs.action) and sample.log_prob is None
     assert sample.action.requires_grad
-    drawn = actor.smoothed(observation, by_component, 0.2, 0.5, mask)
+    drawn = actor.smoothed(observation, whole, 0.2, 0.5, mask)
     torch.testing.assert_close(drawn, sample.action.detach(), atol=1e-12, rtol=0)
-    acted, _ = actor.act(observation, by_component, mask)
+    acted, _ = actor.act(observation, whole, mask)
     parts = drawn.split([3, 2], -1)
     assert torch.equal(acted, torch.stack([p.argmax(-1) for p in parts], -1))
     mode, _ = actor.act(observation, None, mask)

@@ -45,8 +45,7 @@ def test_draws_and_densities_are_the_categorical_ones() -> None:
 def test_acts_as_it_samples_and_takes_the_mode_without_noise() -> None:
     policy, observation = actor(), torch.randn(7, 4, dtype=torch.float64)
     normal = torch.randn(7, 5, dtype=torch.float64)
-    parts = iter(normal.split(CHOICES, -1))
-    acted, _ = policy.act(observation, lambda _: next(parts))
+    acted, _ = policy.act(observation, lambda _: normal)
     sampled = policy.sample(observation, lambda _: normal).action.split(CHOICES, -1)
     assert torch.equal(acted, torch.stack([part.argmax(-1) for part in sampled], -1))
     mode, _ = policy.act(observation, None)

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from hetmarl.lightning import quiet_lightning
+from hetmarl.networks.packed import PackedPolicy, for_acting
 from tests.resume.runs import (
     GAME,
     GRU,
     MUJOCO,
+    NUM_ENVS,
     VMAS,
     difference,
     interrupt,
@@ -62,7 +64,9 @@ def options(case: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_resumed_run_is_the_whole_run(case: str, tmp_path: Path) -> None:
     """Interrupted in its third iteration, taken up after the second: to the last bit."""
     env, given = options(case)
-    _, _, data = train(tmp_path / "whole", env, **given)
+    _, module, data = train(tmp_path / "whole", env, **given)
+    packed = isinstance(for_acting(module.policy, NUM_ENVS), PackedPolicy)
+    assert packed == ("recurrent" not in case and case != "mappo")
     expected = result(tmp_path / "whole", data)
     interrupt(tmp_path / "part", env, 3, **given)
     assert len(metrics(tmp_path / "part")) == 3

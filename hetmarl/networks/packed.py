@@ -1,0 +1,211 @@
+"""A team's policy for acting in few environments: equal agents' networks as one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hetmarl.networks.actors import ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor
+from hetmarl.networks.body import Body
+from hetmarl.networks.config import ACTIVATIONS
+from hetmarl.networks.deterministic import DeterministicActor, DeterministicChoiceActor
+from hetmarl.networks.distributions import NoiseLike
+from hetmarl.networks.linear import Linear
+from hetmarl.networks.mlp import MLP
+from hetmarl.networks.network import Network
+from hetmarl.networks.policy import TeamPolicy
+from hetmarl_envs.contract import AgentSpec
+
+PACKED = (
+    *(ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor),
+    *(DeterministicActor, DeterministicChoiceActor),
+)
+"""Actors whose own tensors may have axes in front."""
+
+MOST_ENVS = 256
+"""On a CPU; with more, a product of one agent keeps it as busy (``docs/explanation/speed.md``)."""
+
+
+def for_acting(policy: TeamPolicy, num_envs: int) -> TeamPolicy | PackedPolicy:
+    """The faster form of ``policy`` for steps of ``num_envs`` environments.
+
+    A snapshot: what is learned later it does not know. The choice follows from the configuration
+    alone, because both forms' actions differ in the last bits and a resumed run must not.
+    """
+    pays = num_envs <= MOST_ENVS or any(p.device.type != "cpu" for p in policy.parameters())
+    if type(policy) is not TeamPolicy or not pays:
+        return policy
+    packed = PackedPolicy(policy)
+    return packed if packed.packs else policy
+
+
+class PackedPolicy:
+    """Acts as a ``TeamPolicy`` does, with copies of its parameters, stacked by agents.
+
+    Agents are packed together whose actors are of the same kind and, but for what they observe, of
+    the same sizes: each of their layers is one batched product. Those with a memory, with images,
+    with parameters in common or with modules of their own act one by one, as in the ``TeamPolicy``.
+    For equal noise the actions equal the ``TeamPolicy``'s up to rounding; it is asked for once for
+    all agents of a pack, ``[n, N, A]``. Hooks on the actors are not called.
+
+    Args:
+        policy: whose parameters are copied as they are now.
+    """
+
+    @torch.no_grad()
+    def __init__(self, policy: TeamPolicy) -> None:
+        self.policy = policy
+        alike: dict[Any, list[int]] = {}
+        for unit in policy.units:
+            kind = _kind(policy.actors[unit[0]], policy.team.agents[unit[0]])
+            if kind is not None and len(unit) == 1:
+                alike.setdefault(kind, []).extend(unit)
+        sets = [members for members in alike.values() if len(members) > 1]
+        self.packs = [_Pack(policy, members) for members in sets]
+        self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets))
+        """Positions of the agents that are in no pack."""
+
+    @torch.no_grad()
+    def __call__(self, data: TensorDictBase) -> TensorDictBase:
+        """As ``TeamPolicy.forward``, for ``data [N]``."""
+        samples = {i: self.policy.decide(data, i) for i in self.alone}
+        observations, masks = self._read(data, "observation"), self._read(data, "action_mask")
+        for pack in self.packs:
+            samples.update(pack(observations, masks, self.policy.explores()))
+        return self.policy.write(data, [samples[i] for i in range(len(samples))])
+
+    def _read(self, data: TensorDictBase, key: str) -> dict[int, Tensor]:
+        """What stands under ``(group, key)``, by the agents' positions."""
+        found: dict[int, Tensor] = {}
+        for group, members in self.policy.team.groups.items():
+            stored = data.get((group, key), None)
+            if stored is not None:
+                found.update(zip(members, stored.unbind(data.batch_dims), strict=True))
+        return found
+
+
+class _Pack:
+    """Several agents as one actor, whose tensors have an axis of agents in front."""
+
+    def __init__(self, policy: TeamPolicy, members: Sequence[int]) -> None:
+        agents = policy.team.agents
+        blocks = {i: _blocks(policy.actors[i].net) for i in members}
+        by_size: dict[Any, list[int]] = {}
+        for i in members:
+            by_size.setdefault(agents[i].observation_shape, []).append(i)
+        self.first = [(same, _Layer([blocks[i][0] for i in same])) for same in by_size.values()]
+        """The first layer, once for every size of observation."""
+        self.members = [i for same, _ in self.first for i in same]
+        layers = zip(*(blocks[i][1:] for i in self.members), strict=True)
+        actors = [policy.actors[i] for i in self.members]
+        self.actor = _stacked_actor(actors, _Layers(*map(_Layer, layers)))
+
+    def __call__(
+        self, observations: dict[int, Tensor], masks: dict[int, Tensor], noise: NoiseLike | None
+    ) -> Iterable[tuple[int, Tensor]]:
+        """Positions and actions ``[N, D]`` before clipping."""
+        seen = [torch.stack([observations[i] for i in same]) for same, _ in self.first]
+        parts = [layer(x.to(layer.weight)) for x, (_, layer) in zip(seen, self.first, strict=True)]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)
+        action, _ = self.actor.act(x, noise, self._mask(masks, x))
+        device, dtype = seen[0].device, seen[0].dtype
+        action = action.to(device, dtype if action.is_floating_point() else action.dtype)
+        return zip(self.members, action.unbind(), strict=True)
+
+    def _mask(self, masks: dict[int, Tensor], x: Tensor) -> Tensor | None:
+        """Legal choices ``[n, N, ΣK_d]``; of agents without a mask: all."""
+        given = [masks[i] for i in self.members if i in masks]
+        if not given or not hasattr(self.actor, "choices"):
+            return None
+        free = torch.ones_like(given[0])
+        return torch.stack([masks.get(i, free) for i in self.members]).to(x.device, torch.bool)
+
+
+class _Block(NamedTuple):
+    """A linear layer, the norm before and the activation after it."""
+
+    norm: nn.LayerNorm | None
+    linear: nn.Linear
+    activation: nn.Module | None
+
+
+class _Layer(nn.Module):
+    """The same block of n agents: ``[n, N, inputs]`` to ``[n, N, outputs]``."""
+
+    def __init__(self, blocks: Sequence[_Block]) -> None:
+        super().__init__()
+        weight = torch.stack([block.linear.weight for block in blocks])
+        bias = torch.stack([block.linear.bias for block in blocks]).unsqueeze(1)
+        norms = [block.norm for block in blocks if block.norm is not None]
+        self.epsilon = norms[0].eps if norms else None
+        if norms:
+            # W(γ·x + β) + b = (W·γ)x + (Wβ + b): so the norm's own weights cost nothing
+            bias += torch.stack([norm.bias for norm in norms]).unsqueeze(1) @ weight.mT
+            weight *= torch.stack([norm.weight for norm in norms]).unsqueeze(1)
+        self.weight, self.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        self.activation = blocks[0].activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.epsilon is not None:
+            x = F.layer_norm(x, x.shape[-1:], eps=self.epsilon)
+        x = torch.baddbmm(self.bias, x, self.weight.mT)
+        return x if self.activation is None else self.activation(x)
+
+
+class _Layers(nn.Sequential):
+    """In place of an actor's ``net``; of a memory, where it is asked for one, there is none."""
+
+    def forward(self, x: Tensor, *memory: None) -> Any:
+        for layer in self:
+            x = layer(x)
+        return (x, None) if memory else x
+
+
+def _stacked_actor(actors: Sequence[Any], net: _Layers) -> Any:
+    """The first actor with another net, and everybody's tensors ``[D]`` as ``[n, 1, D]``."""
+    first = actors[0]
+    instead: dict[int, Any] = {id(first.net): net}
+    own = [*first.named_parameters(recurse=False), *first.named_buffers(recurse=False)]
+    for name, tensor in own:
+        instead[id(tensor)] = torch.stack([getattr(a, name) for a in actors]).unsqueeze(1)
+    return copy.deepcopy(first, instead)
+
+
+def _blocks(net: Any) -> list[_Block]:
+    """A network as a sequence of linear layers; none: it is more than that."""
+    layers: list[Any] = []
+    if type(net) is MLP:
+        layers = list(net)
+    elif type(net) is Network and type(net.body) is Body:
+        plain = net.body.memory is None and not net.suffix.numel()
+        layers = [*net.body.layers, net.head] if plain else []
+    blocks: list[_Block] = []
+    norm = None
+    for layer in layers:
+        if type(layer) is nn.LayerNorm and norm is None and layer.bias is not None:
+            norm = layer
+        elif type(layer) is Linear and layer.bias is not None:
+            blocks.append(_Block(norm, layer, None))
+            norm = None
+        elif type(layer) in ACTIVATIONS.values() and blocks and norm is None:
+            blocks[-1] = blocks[-1]._replace(activation=layer)
+        else:
+            return []
+    return blocks
+
+
+def _kind(actor: Any, agent: AgentSpec) -> Any:
+    """What the agents of a pack have in common; None: it is in none."""
+    blocks = _blocks(actor.net) if type(actor) in PACKED else []
+    if not blocks or len(agent.observation_shape) != 1:
+        return None
+    sizes = [(b.linear.out_features, b.norm and b.norm.eps, str(b.activation)) for b in blocks]
+    own = [value for value in vars(actor).values() if isinstance(value, float)]  # such as std_scale
+    dtype, action = blocks[0].linear.weight.dtype, agent.action
+    return type(actor), dtype, action.width, action.choices, tuple(sizes), tuple(own)
