@@ -82,10 +82,10 @@ def test_target_and_critic_loss(name: str, critics: int, scale: float, deaths: b
     loss = make(spec, critics, scale)
     data = batch(spec, deaths=deaths, masks=True, dtype=torch.float64)
     following, drawn = data["next"], numbered(0)
-    # drawn agent by agent and component by component
+    # drawn agent by agent, for all components of an action at once
     noise = [
-        torch.cat([drawn(torch.empty(8, k, dtype=torch.float64)) for k in widths], -1).tolist()
-        for widths in ((a.action.choices or (a.action.dim,)) for a in spec.agents)
+        drawn(torch.empty(8, agent.action.width, dtype=torch.float64)).tolist()
+        for agent in spec.agents
     ]
     targets, squares = [], []
     for b in range(8):
