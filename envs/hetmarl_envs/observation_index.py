@@ -51,6 +51,7 @@ class ObservationIndex:
                 )
             self._shapes.append((shape[0], shape[1]))
         self._sizes = [agents * numbers for agents, numbers in self._shapes]
+        self._ends = [sum(self._sizes[: i + 1]) for i in range(len(self._sizes))]
         # places are small numbers; int64 is what index_select takes
         self._places = torch.cat([places.flatten().long().cpu() for places in index.values()])
         self.width = max(self.state_dim, int(self._places.max()) + 1)
@@ -80,33 +81,37 @@ class ObservationIndex:
         """
         dims = data.batch_dims
         seen = [data.get((group, "observation")).flatten(dims) for group in self.groups]
+        joint = seen[0] if len(seen) == 1 else torch.cat(seen, -1)
         parts = [] if self.state_dim == 0 else [data.get("state")]
         if len(self._extras):
-            joint = seen[0] if len(seen) == 1 else torch.cat(seen, -1)
             parts.append(joint.index_select(-1, self._extras.to(joint.device)))
         source = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-        again = self.expand(source)
-        for group, told, shape in zip(self.groups, seen, self._shapes, strict=True):
-            said = again[group].flatten(dims)
-            if not _same_bits(told, said):
-                self._disagree(group, told, said, shape)
+        said = self._gather(source)
+        if source.dtype != joint.dtype or not torch.equal(_bits(joint), _bits(said)):
+            self._disagree(joint, said)
         return source
 
     def expand(self, source: Tensor) -> dict[str, Tensor]:
         """Every group's observations ``[*B, n_g, O_g]`` from ``source [*B, W…]``."""
-        if self._places.device != source.device:
-            self._places = self._places.to(source.device)
-        joint = source.index_select(-1, self._places)
-        parts = joint.split(self._sizes, -1)
+        parts = self._gather(source).split(self._sizes, -1)
         return {
             group: part.unflatten(-1, shape)
             for group, part, shape in zip(self.groups, parts, self._shapes, strict=True)
         }
 
-    def _disagree(self, group: str, told: Tensor, said: Tensor, shape: tuple[int, int]) -> None:
+    def _gather(self, source: Tensor) -> Tensor:
+        """All observations side by side, ``[*B, Σ n_g·O_g]``."""
+        if self._places.device != source.device:
+            self._places = self._places.to(source.device)
+        flat = source.reshape(-1, source.shape[-1])  # twice as fast in two dimensions
+        return flat.index_select(1, self._places).view(*source.shape[:-1], -1)
+
+    def _disagree(self, told: Tensor, said: Tensor) -> None:
         wrong: Any = (told != said).flatten(0, -2).any(0).nonzero().flatten()
         place = int(wrong[0]) if len(wrong) else 0
-        agent, number = divmod(place, shape[1])
+        group = next(g for g, end in zip(self.groups, self._ends, strict=True) if place < end)
+        at = self.groups.index(group)
+        agent, number = divmod(place - self._ends[at] + self._sizes[at], self._shapes[at][1])
         raise ContractError(
             f"observation_index['{group}'][{agent}, {number}] says that number {number} of what "
             f"agent '{self._names[group][agent]}' observes is always a certain number of the "
@@ -116,7 +121,7 @@ class ObservationIndex:
         )
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype:
-        return False
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+def _bits(values: Tensor) -> Tensor:
+    """As whole numbers: equal where all bits are, NaN and −0 among them."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(values.element_size(), torch.uint8)
+    return values.contiguous().view(whole)
