@@ -210,9 +210,10 @@ class Ring:
             "slots": self.slots,
         }
         if self.directory is None:
-            at = self._window()
-            state["arrays"] = {n: self._rows(a)[:, at].cpu() for n, a in self._named().items()}
-            places = self._ends(at[:-1])
+            state["arrays"] = {
+                name: self._rows(array)[:, at].cpu() for name, (array, at) in self._named().items()
+            }
+            places = self._ends(self._window())
             for name, array in self._finals.arrays.items():
                 state["arrays"][f"final.{name}"] = array[places].cpu()
         else:
@@ -249,26 +250,26 @@ class Ring:
                 "run's newest last.ckpt, and write one at least every checkpoint_frames frames."
             )
         self.steps = state["steps"]
-        at = self._window()
+        window = self._window()
         if self.directory is None:
-            for name, array in self._named().items():
+            for name, (array, at) in self._named().items():
                 self._rows(array)[:, at] = state["arrays"][name].to(self.device)
         # what stands outside of the window ended no episode of this run
         inside = torch.zeros(self.slots, dtype=torch.bool, device=self.device)
-        inside[at[:-1]] = True
+        inside[window] = True
         self._rows(self._flags)[:, ~inside] = 0
         if self.directory is None:
             self._finals.load({n: state["arrays"][f"final.{n}"] for n in self._finals.arrays})
-            self._set_ends(at[:-1], torch.arange(self._finals.taken, device=self.device))
+            self._set_ends(window, torch.arange(self._finals.taken, device=self.device))
         else:
-            self._finals.keep_only(self._ends(at[:-1]))
+            self._finals.keep_only(self._ends(window))
         if self._priorities is not None:
             self._priorities.load_state_dict(state["priorities"])
 
     # ------------------------------------------------------------------ arrays
     def _window(self) -> Tensor:
-        """Slots of the steps that are sampled from, and of the newest one's successor."""
-        return torch.arange(self.first, self.steps + 1, device=self.device) % self.slots
+        """Slots of the steps that are sampled from."""
+        return torch.arange(self.first, self.steps, device=self.device) % self.slots
 
     def _at(self, env: Tensor, step: Tensor) -> Tensor:
         """Where the frames of ``env [*B]`` and vector steps ``step [*B]`` are."""
@@ -280,11 +281,16 @@ class Ring:
         env = torch.arange(self.num_envs, device=self.device)
         return self._at(env[:, None], steps).flatten()
 
-    def _named(self) -> dict[str, Tensor]:
-        """The arrays that have a row of slots per environment."""
-        arrays = {"reward": self._reward, "flags": self._flags, "final_at": self._final_at}
-        arrays |= {f"observed.{name}": array for name, array in self._observed.items()}
-        return arrays | {f"action.{name}": array for name, array in self._action.items()}
+    def _named(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Arrays with a row of slots per environment, and those that a checkpoint needs."""
+        window = self._window()
+        newest = torch.tensor([self.steps % self.slots], device=self.device)  # a successor
+        named = {"reward": (self._reward, window), "flags": (self._flags, window)}
+        for name, array in self._observed.items():
+            named[f"observed.{name}"] = array, torch.cat([window, newest])
+        for name, array in self._action.items():
+            named[f"action.{name}"] = array, window
+        return named
 
     def _rows(self, array: Tensor) -> Tensor:
         return array.view(self.num_envs, self.slots, *array.shape[1:])
