@@ -105,7 +105,12 @@ class Story:
 
     # ------------------------------------------------------------------ going back
     def save(self) -> Any:
-        return [list(row) for row in self.frames], list(self.now), self.count, self.random.getstate()
+        return (
+            [list(row) for row in self.frames],
+            list(self.now),
+            self.count,
+            self.random.getstate(),
+        )
 
     def load(self, saved: Any) -> None:
         frames, now, count, state = saved

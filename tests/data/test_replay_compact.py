@@ -62,13 +62,13 @@ def test_mamujoco_batches_are_those_of_a_plain_replay(task: str, options: dict[s
 def test_bytes_of_humanoid_17x1(tmp_path: Path) -> None:
     """On disk, of real episodes, with the spare steps of the default intervals (2 %)."""
     collecting = collector("humanoid_17x1", num_envs=8)
-    spec, capacity = collecting.spec, 1000
-    chunk, _ = collecting.collect(3, 0, random=True)
+    spec, capacity = collecting.spec, 600
+    chunk, _ = collecting.collect(2, 0, random=True)
     replay = Replay(
         chunk,
         spec,
         capacity,
-        spare=3,
+        spare=2,
         directory=tmp_path,
         observation_index=collecting.env.observation_index,
     )
@@ -76,7 +76,7 @@ def test_bytes_of_humanoid_17x1(tmp_path: Path) -> None:
     while replay.steps < 1.5 * replay.slots:  # round the ring
         replay.extend(chunk)
         number += 1
-        chunk, _ = collecting.collect(3, number, random=True)
+        chunk, _ = collecting.collect(2, number, random=True)
     replay.state_dict()  # flushes
     taken = sum(512 * file.stat().st_blocks for file in tmp_path.glob("*.bin"))
     assert len(replay) == capacity and len(replay.sample(10)) == 10

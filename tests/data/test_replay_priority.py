@@ -94,9 +94,7 @@ def test_drawn_in_proportion_and_weighted_back() -> None:
     torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=0)
     value = torch.sin(index.double())
     weighted = (weight * value).sum() / weight.sum()
-    assert weighted.item() == pytest.approx(
-        torch.sin(everything.double()).mean().item(), abs=1e-3
-    )
+    assert weighted.item() == pytest.approx(torch.sin(everything.double()).mean().item(), abs=1e-3)
     half = replay.sample(100, beta=0.5, generator=generator())
     expected = (probability.min() / probability[half["index"].flatten()]) ** 0.5
     torch.testing.assert_close(half["priority_weight"].flatten().double(), expected)

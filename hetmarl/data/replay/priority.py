@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,14 +36,13 @@ class Priorities:
         self.greatest = 1.0
         """The greatest priority that there ever was."""
         self._sums: list[Tensor] = []
-        self._least: list[Tensor] = []
-        while True:
+        self._least: list[Tensor] = []  # of the levels above the places
+        while len(self._sums) < 2 or len(self._sums[-1]) > _FAN_OUT:
             size = -(-size // _FAN_OUT) * _FAN_OUT
             # double precision: the sum of 10⁶ priorities must still show the least of them
             self._sums.append(torch.zeros(size, dtype=torch.float64, device=device))
-            self._least.append(torch.full_like(self._sums[-1], float("inf")))
-            if size == _FAN_OUT:
-                break
+            if len(self._sums) > 1:
+                self._least.append(torch.full_like(self._sums[-1], float("inf")))
             size //= _FAN_OUT
 
     @property
@@ -73,15 +71,19 @@ class Priorities:
         self._set(places, priority)
 
     def _set(self, places: Tensor, priority: Tensor) -> None:
-        leaves = self._sums[0]
-        leaves.scatter_reduce_(0, places, priority, "amax", include_self=False)
-        chosen = leaves[places]
-        self._least[0][places] = torch.where(chosen > 0, chosen, float("inf"))
-        levels = zip(self._sums, self._least, strict=True)
-        for (sums, least), (parents, least_of) in pairwise(levels):
+        self._sums[0].scatter_reduce_(0, places, priority, "amax", include_self=False)
+        for level, least in enumerate(self._least):
             places = (places // _FAN_OUT).unique()
-            parents[places] = sums.view(-1, _FAN_OUT)[places].sum(1)
-            least_of[places] = least.view(-1, _FAN_OUT)[places].amin(1)
+            sums = self._sums[level].view(-1, _FAN_OUT)[places]
+            self._sums[level + 1][places] = sums.sum(1)
+            least[places] = self._least_below(level, places)
+
+    def _least_below(self, level: int, nodes: Tensor | slice) -> Tensor:
+        """Least priority of the children, on ``level``, of ``nodes [M]`` on the next."""
+        if level:
+            return self._least[level - 1].view(-1, _FAN_OUT)[nodes].amin(1)
+        priority = self._sums[0].view(-1, _FAN_OUT)[nodes]
+        return torch.where(priority > 0, priority, float("inf")).amin(1)
 
     def draw(self, share: Tensor) -> Tensor:
         """The places ``[B]`` at which ``share [B]`` of the total is reached, from 0 to under 1."""
@@ -120,9 +122,8 @@ class Priorities:
                 "the saved run."
             )
         self.greatest = state["greatest"]
-        for level, saved in zip(self._sums, state["sums"], strict=True):
-            level.copy_(saved)
-        least = torch.where(self._sums[0] > 0, self._sums[0], float("inf"))
-        for level in self._least:
-            level[: len(least)] = least
-            least = level.view(-1, _FAN_OUT).amin(1)
+        for sums, saved in zip(self._sums, state["sums"], strict=True):
+            sums.copy_(saved)
+        for level, least in enumerate(self._least):
+            below = self._least_below(level, slice(None))
+            least[: len(below)] = below
