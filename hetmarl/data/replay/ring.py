@@ -104,13 +104,8 @@ class Ring:
         written = self.slots
         if total_steps is not None and self.device.type == "cpu":
             written = min(self.slots, total_steps)
-        self.need = Need(
-            self.num_envs * written,
-            frame,
-            self._before.bytes,
-            processes,
-            local_processes,
-        )
+        frames, final = self.num_envs * written, self._before.bytes
+        self.need = Need(frames, frame, final, processes, local_processes)
         """What it takes."""
         if tell is not None:
             tell(self.need.describe(storage))
