@@ -29,8 +29,7 @@ class _Column(NamedTuple):
 class Columns:
     """Entries ``[*B, ...]`` of some keys as one row ``[*B, width]`` per dtype, and back.
 
-    Rows make one read of what would be one per key: half of a replay's time is finding where in
-    its memory a frame is.
+    A frame's entries stand together, so that one read finds what would take one per key.
 
     Args:
         example: data with these keys.
