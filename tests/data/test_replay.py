@@ -135,6 +135,31 @@ def test_goes_back_to_a_checkpoint(kind: str, steps: tuple[int, int], tmp_path: 
 
 
 @pytest.mark.parametrize("disk", [False, True])
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_cut_ends_episodes_where_they_are(disk: bool, kills: int, tmp_path: Path) -> None:
+    """A run taken up in fresh episodes, also when it is killed again before its next checkpoint."""
+    story = Story(ends=0.2)
+    settings: dict[str, Any] = {"directory": tmp_path if disk else None}
+    settings["observation_index"] = index_of(UNEQUAL)
+    replay = make(story, story.chunk(12), **settings)
+    replay.extend(story.chunk(11))
+    saved = replay.state_dict()
+    for row in story.frames:
+        row[-1]["done"] = True  # truncated, unless it ended by itself
+    past = story.save()
+    for _ in range(kills):
+        story.load(past)
+        story.now = [story.fresh() for _ in range(NUM_ENVS)]
+        example = Story().chunk(1)
+        again = Replay(example, UNEQUAL, 20 * NUM_ENVS, spare=12, keep=disk, **settings)
+        again.load_state_dict(saved)
+        again.cut()
+        check(story, again, 4)
+        again.extend(story.chunk(9))
+        check(story, again, 4)
+
+
+@pytest.mark.parametrize("disk", [False, True])
 def test_a_saved_state_does_not_tell_whether_the_run_was_interrupted(
     disk: bool, tmp_path: Path
 ) -> None:

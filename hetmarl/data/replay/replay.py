@@ -50,6 +50,21 @@ class Replay(Ring):
         error = td_error.detach().flatten().to(self.device)
         self._priorities.update(self._at(env, step)[there], error[there])
 
+    def cut(self) -> None:
+        """Ends the episodes in progress, by truncation: the next chunk begins with fresh ones.
+
+        The newest steps' successors become final observations, and stay what they are. (On disk,
+        where the run was resumed from this very checkpoint before, they are that already.)
+        """
+        env = torch.arange(self.num_envs, device=self.device)
+        newest = self._at(env, torch.full_like(env, self.steps - 1))
+        newest = newest[(self._flags[newest] & _DONE) == 0]
+        successor = self._at(newest // self.slots, torch.full_like(newest, self.steps))
+        rows = {name: array.index_select(0, successor) for name, array in self._observed.items()}
+        places = self._finals.put(rows, gone=newest[:0])
+        self._final_at[newest] = places.int()
+        self._flags[newest] |= _DONE
+
     # ------------------------------------------------------------------ drawing
     def sample(
         self,
