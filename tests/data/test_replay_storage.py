@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from rich.console import Console
 
 from hetmarl.data import Replay, ReplayDataConfig
 from hetmarl.data.replay import Priorities, free_memory, storage
 from hetmarl.data.replay_data import ReplayBatch
-from hetmarl.lightning import quiet_lightning
+from hetmarl.lightning import TeamProgressBar, quiet_lightning
 from hetmarl_envs.errors import ConfigError
 from tests.data.stories import NUM_ENVS, Story
 from tests.resume.runs import MUJOCO, difference, interrupt, train, visible
@@ -165,6 +167,15 @@ def test_a_run_says_it_once_and_resumes(
     states = [d.replay._priorities.state_dict() for d in (data, more)]
     assert difference(*states) == ""
     assert len(states[0]["sums"][0].unique()) > 5  # the algorithm gave its errors back
+
+
+def test_said_where_the_progress_is_shown(tmp_path: Path) -> None:
+    quiet_lightning()
+    text = io.StringIO()
+    bar = TeamProgressBar(console=Console(file=text))
+    train(tmp_path, MUJOCO, iterations=1, callbacks=(bar,), enable_progress_bar=True)
+    said = [row for row in text.getvalue().splitlines() if row.startswith("Replay: ")]
+    assert len(said) == 1 and "bytes for each end of an episode in it)." in said[0]
 
 
 class Look(Callback):
