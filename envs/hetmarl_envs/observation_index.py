@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 
+from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ContractError
-
-if TYPE_CHECKING:
-    from hetmarl_envs.contract import TeamSpec
 
 
 class ObservationIndex:
