@@ -29,7 +29,10 @@ def full_replay(collector: TeamCollector, frames: int, directory: Path) -> Repla
     """A memory-mapped replay that has just become full of random actions' frames."""
     steps = min(1000, frames // collector.num_envs)
     chunk, _ = collector.collect(steps, 0, random=True)
-    replay = Replay(chunk, collector.spec, frames, spare=steps, directory=directory)
+    index = collector.env.observation_index
+    replay = Replay(
+        chunk, collector.spec, frames, spare=steps, directory=directory, observation_index=index
+    )
     while len(replay) < frames:
         replay.extend(chunk)
     return replay

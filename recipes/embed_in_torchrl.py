@@ -59,7 +59,9 @@ def train(
         frames = chunk * steps_per_chunk * num_envs
         data, _ = collector.collect(steps_per_chunk, chunk, random=frames < warmup_frames)
         if replay is None:
-            replay = Replay(data, spec, capacity=1_000_000, spare=2 * steps_per_chunk)
+            index = getattr(env, "observation_index", None)  # observations from the state
+            spare = 2 * steps_per_chunk
+            replay = Replay(data, spec, 1_000_000, spare=spare, observation_index=index)
         replay.extend(data)
         if frames >= warmup_frames:
             randomness = UpdateRandomness(seed, chunk)

@@ -17,6 +17,7 @@ from torchrl.envs import EnvBase
 
 from hetmarl_envs.contract import TeamSpec, write_random_actions
 from hetmarl_envs.errors import ContractError
+from hetmarl_envs.observation_index import ObservationIndex
 from hetmarl_envs.replay import check_resets, check_runtime_state, check_seeds, difference
 
 FLAGS = ("done", "terminated", "truncated")
@@ -94,6 +95,8 @@ def _check_leaf(specs: Composite, key: str, batch: Iterable[int], dtype: torch.d
 
 # ---------------------------------------------------------------------- stepping
 def _play(env: EnvBase, spec: TeamSpec, steps: int) -> None:
+    places = getattr(env, "observation_index", None)
+    index = None if places is None else ObservationIndex(places, spec)
     data = _reset(env, None, spec)
     for _ in range(steps):
         write_random_actions(data, spec)
@@ -108,6 +111,8 @@ def _play(env: EnvBase, spec: TeamSpec, steps: int) -> None:
             )
         _check_observations(data["next"], spec, env, "step")
         _check_step(data["next"])
+        if index is not None:
+            index.compress(data["next"])
         data = env.step_mdp(data)
         done = data["done"] if "done" in data.keys() else None
         if done is not None and bool(done.any()):

@@ -28,6 +28,10 @@ layouts.
 
 Agents with equal spaces share a *group*; agents with unequal ones are in different groups, so that
 nothing is ever padded. ``("next", ...)`` holds the true final observation of a finished episode.
+
+An environment whose agents see parts of one whole may say which observed number is which, by an
+attribute ``observation_index`` (see ``hetmarl_envs.observation_index``): a replay then stores every
+number once.
 """
 
 from __future__ import annotations

@@ -149,4 +149,6 @@ class OffPolicyModule(TeamModule):
             self.begin_update(number)
             moves = self.moves_actors(number)
             history.append(self.engine.update(data, randomness, actors=moves))
+            if batch.update_priority is not None:
+                batch.update_priority(data["index"], data[self.loss.tensor_keys.td_error])
         return finite_means(history, int(self.frames))

@@ -34,8 +34,9 @@ class ReplayDataConfig:
     buffer_size: int = 1_000_000
     """Frames that each process samples from; 100,000 to 1,000,000."""
     storage: str = "disk"
-    """Replay memory-mapped in the run's directory ("disk"), or in "memory" and copied whole into
-    every exact checkpoint; always in memory where there is no directory."""
+    """Replay memory-mapped in the run's directory ("disk"), or copied whole into every exact
+    checkpoint: in the "memory" of env_device, or on the trainer's "device"; where there is no
+    directory always one of the latter two."""
     env_device: str = "cpu"
     """Where the environments compute and a replay in memory lies: "trainer" (the module's device;
     for VMAS on a GPU), "cpu", "cuda:1", …"""
@@ -46,6 +47,12 @@ class ReplayDataConfig:
     """Processes that collect, num_envs/actors environments each, unless mode=sync; 1 to cores−1."""
     max_staleness: int = 1
     """Iterations that a policy which collects may lag behind the learner's; 1 to 4."""
+    priority_alpha: float = 0.0
+    """Draw frames by their temporal-difference errors to this power (Schaul et al. 2016); .4 to
+    .7, 0: all alike."""
+    priority_beta: float = 0.4
+    """How much of the bias of that the weights in the loss correct at first, 0 to 1; grows to 1 at
+    the end of the run."""
 
     def __post_init__(self) -> None:
         for name, least in (("frames_per_batch", 1), ("warmup_frames", 0), ("buffer_size", 1)):
@@ -54,8 +61,15 @@ class ReplayDataConfig:
                     f"data.{name}={getattr(self, name)}: expected a number of frames of at least "
                     f"{least}."
                 )
-        if self.storage not in ("disk", "memory"):
-            raise ConfigError(f"data.storage='{self.storage}': expected 'disk' or 'memory'.")
+        if self.storage not in ("disk", "memory", "device"):
+            raise ConfigError(
+                f"data.storage='{self.storage}': expected 'disk', 'memory' or 'device'."
+            )
+        if self.priority_alpha < 0 or not 0 <= self.priority_beta <= 1:
+            raise ConfigError(
+                f"data.priority_alpha={self.priority_alpha}, "
+                f"data.priority_beta={self.priority_beta}: expected at least 0, and 0 to 1."
+            )
         check_env_device(self.env_device)
         check_mode(self)
 
@@ -69,6 +83,10 @@ class ReplayBatch:
         learning_steps: vector steps that gradient steps are due for; 0 during warm-up.
         sample: ``sample(batch_size, n_step=, gamma=) -> TensorDict [B]``, on the trainer's device.
         episodes: those that ended in this iteration, in this process.
+        sample_sequences: ``sample_sequences(batch_size, length, burn_in, n_step=, gamma=)``, the
+            same in slices ``[B, burn_in + length]``.
+        update_priority: ``update_priority(index, td_error)``, to be told of every batch's
+            ``"index" [B, 1]`` and errors ``[B, 1]``; None: there are no priorities.
     """
 
     frames: int
@@ -78,6 +96,8 @@ class ReplayBatch:
     staleness: Tensor | None = None
     """By how many iterations the policies that collected these frames, ``[N]``, lag behind the
     learner's; None: they do not."""
+    sample_sequences: Callable[..., TensorDict] | None = None
+    update_priority: Callable[[Tensor, Tensor], None] | None = None
 
 
 class ReplayData(TeamData):
@@ -155,6 +175,7 @@ class ReplayData(TeamData):
         directory = None
         if self.directory is not None and self.config.storage == "disk":
             directory = self.directory / f"rank{self._rank}"
+        assert self.trainer is not None and self._collector is not None
         replay = Replay(
             chunk,
             spec,
@@ -165,6 +186,11 @@ class ReplayData(TeamData):
             keep=self._resume is not None,
             total_steps=self.num_iterations * self.steps_per_batch,
             processes=self._world,
+            local_processes=-(-self._world // self.trainer.num_nodes),
+            device=self._device if self.config.storage == "device" else None,
+            observation_index=self._observation_index(),
+            priority_alpha=self.config.priority_alpha,
+            tell=self.trainer.lightning_module.print,
         )
         if self._resume is not None:
             replay.load_state_dict(self._resume["ranks"][self._rank]["replay"])
@@ -172,6 +198,17 @@ class ReplayData(TeamData):
                 replay.cut()
             self._resume = None
         return replay
+
+    def _observation_index(self) -> dict[str, Tensor] | None:
+        """The environment's, where it has one."""
+        env = getattr(self._collector, "env", None)
+        if env is not None:
+            return getattr(env, "observation_index", None)
+        env = self.make_env(num_envs=1, seed=self.seed, device="cpu")  # like those of the actors
+        try:
+            return getattr(env, "observation_index", None)
+        finally:
+            env.close()
 
     def collect(self) -> ReplayBatch:
         """One iteration's frames into the replay."""
@@ -184,17 +221,29 @@ class ReplayData(TeamData):
         if self.replay is None:
             self.replay = self._start_replay(chunk, collector.spec)
         self.replay.extend(chunk)
-        generator = stream(self.seed, "replay", self.iteration, self._rank)
+        draw = partial(
+            partial,
+            _sample,
+            self._device,
+            getattr(collector, "advance", None),
+            generator=stream(self.seed, "replay", self.iteration, self._rank),
+            beta=self._beta(),
+        )
         self.iteration += 1
         return ReplayBatch(
             frames=self.frames_per_iteration,
             learning_steps=0 if warmup else steps,
-            sample=partial(
-                _sample, self.replay, generator, self._device, getattr(collector, "advance", None)
-            ),
+            sample=draw(self.replay.sample),
             episodes=episodes,
             staleness=getattr(collector, "staleness", None),
+            sample_sequences=draw(self.replay.sample_sequences),
+            update_priority=self.replay.update_priority if self.replay.prioritized else None,
         )
+
+    def _beta(self) -> float:
+        """Linear from ``priority_beta`` in the first iteration to 1 in the last."""
+        first = self.config.priority_beta
+        return first + (1 - first) * min(1.0, self.iteration / max(1, self.num_iterations - 1))
 
     def data_state(self) -> dict[str, Any]:
         assert self.replay is not None
@@ -202,13 +251,12 @@ class ReplayData(TeamData):
 
 
 def _sample(
-    replay: Replay,
-    generator: torch.Generator,
     device: torch.device,
     meanwhile: Callable[[], None] | None,
-    batch_size: int,
+    draw: Callable[..., TensorDict],
+    *size: int,
     **how: Any,
 ) -> TensorDict:
     if meanwhile is not None:
         meanwhile()
-    return replay.sample(batch_size, generator=generator, **how).to(device)
+    return draw(*size, **how).to(device)

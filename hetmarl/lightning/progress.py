@@ -58,6 +58,11 @@ class TeamProgressBar(ProgressBar):
         self._returns = ""
 
     # ------------------------------------------------------------------ Lightning's interface
+    @property
+    def is_enabled(self) -> bool:
+        """Whether it shows anything; ``LightningModule.print`` asks."""
+        return self._enabled
+
     def enable(self) -> None:
         self._enabled = True
 

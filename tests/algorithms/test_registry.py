@@ -73,7 +73,7 @@ def test_hyperparameters_out_of_range(name: str, value: float) -> None:
         ({"frames_per_batch": 0}, "data.frames_per_batch=0: expected a number of frames of at lea"),
         ({"warmup_frames": -1}, "data.warmup_frames=-1"),
         ({"buffer_size": 0}, "data.buffer_size=0"),
-        ({"storage": "cloud"}, "data.storage='cloud': expected 'disk' or 'memory'"),
+        ({"storage": "cloud"}, "data.storage='cloud': expected 'disk', 'memory' or 'device'"),
     ],
 )
 def test_data_settings_out_of_range(settings: dict, message: str) -> None:

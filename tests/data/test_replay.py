@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,132 +10,26 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
 
 from hetmarl.data import Replay
-from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError, HetmarlError
+from tests.data.stories import GAMMA, NUM_ENVS, Story, check, equals, index_of, make
 from tests.teams import STATELESS, UNEQUAL
 
-NUM_ENVS, GAMMA = 3, 0.9
 
-
-class Story:
-    """Environments whose every observation is a number of its own, and what happened in them."""
-
-    def __init__(self, spec: TeamSpec = UNEQUAL, ends: float = 0.3, seed: int = 0) -> None:
-        self.spec, self.ends = spec, ends
-        self.random = random.Random(seed)
-        self.count = 0
-        self.now = [self.fresh() for _ in range(NUM_ENVS)]
-        self.frames: list[list[dict[str, Any]]] = [[] for _ in range(NUM_ENVS)]
-
-    def fresh(self) -> float:
-        self.count += 1
-        return float(self.count)
-
-    def seen(self, number: float) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for group, members in self.spec.groups.items():
-            width = self.spec.agents[members[0]].observation_shape[0]
-            observation = torch.full((len(members), width), number)
-            observation += torch.arange(len(members))[:, None] / 10
-            alive = torch.full((len(members), 1), number % 3 != 0)
-            values[group] = {"observation": observation, "alive": alive}
-        if self.spec.state_dim is not None:
-            values["state"] = torch.full((self.spec.state_dim,), -number)
-        return values
-
-    def chunk(self, steps: int) -> TensorDict:
-        rows = []
-        for env in range(NUM_ENVS):
-            row = []
-            for _ in range(steps):
-                ended = self.random.random() < self.ends
-                terminated = ended and self.random.random() < 0.5
-                frame = {
-                    "at": self.now[env],
-                    "action": self.fresh(),
-                    "reward": self.random.random(),
-                    "after": self.fresh(),
-                    "done": ended,
-                    "terminated": terminated,
-                }
-                self.frames[env].append(frame)
-                self.now[env] = self.fresh() if ended else frame["after"]
-                row.append(self.tensors(frame))
-            rows.append(torch.stack(row))
-        return torch.stack(rows)
-
-    def tensors(self, frame: dict[str, Any]) -> TensorDict:
-        root, following = self.seen(frame["at"]), self.seen(frame["after"])
-        for group, members in self.spec.groups.items():
-            width = self.spec.agents[members[0]].action.dim
-            root[group]["action"] = torch.full((len(members), width), frame["action"])
-        following["reward"] = torch.tensor([frame["reward"]])
-        for name in ("done", "terminated"):
-            following[name] = torch.tensor([frame[name]])
-        following["truncated"] = torch.tensor([frame["done"] and not frame["terminated"]])
-        return TensorDict(root | {"next": following}, [])
-
-    def transition(self, env: int, step: int, n_step: int) -> dict[str, Any]:
-        """By the definition: up to n steps, to the episode's end or the newest frame."""
-        frames = self.frames[env]
-        reward, taken = 0.0, 0
-        for frame in frames[step : step + n_step]:
-            reward += GAMMA**taken * frame["reward"]
-            taken += 1
-            if frame["done"]:
-                break
-        return {
-            "at": frames[step]["at"],
-            "action": frames[step]["action"],
-            "reward": reward,
-            "after": frame["after"],
-            "terminated": frame["terminated"],
-            "steps": taken,
-        }
-
-
-def check(story: Story, replay: Replay, n_step: int) -> None:
-    """Every transition that may be drawn is what the story says."""
-    newest = len(story.frames[0])
-    assert replay.steps == newest
-    first = max(0, newest - replay.capacity)
-    assert len(replay) == (newest - first) * NUM_ENVS
-    places = [(env, step) for env in range(NUM_ENVS) for step in range(first, newest)]
-    env, step = (torch.tensor(column) for column in zip(*places, strict=True))
-    data = replay.transitions(env, step, n_step=n_step, gamma=GAMMA)
-    assert data.batch_size == (len(places),)
-    following = data["next"]
-    for row, (e, s) in enumerate(places):
-        expected = story.transition(e, s, n_step)
-        assert data["steps_to_next_obs"][row].tolist() == [expected["steps"]]
-        assert following["reward"][row].item() == pytest.approx(expected["reward"], rel=1e-5)
-        assert following["terminated"][row].tolist() == [expected["terminated"]]
-        assert (data["legs", "action"][row] == expected["action"]).all()
-        assert (data["body", "action"][row] == expected["action"]).all()
-        for part, number in ((data, expected["at"]), (following, expected["after"])):
-            for key, value in TensorDict(story.seen(number)).items(True, True):
-                assert torch.equal(part[key][row], value), (key, e, s)
-
-
-def make(story: Story, first: TensorDict, **settings: Any) -> Replay:
-    replay = Replay(first, story.spec, **{"capacity": 20 * NUM_ENVS, "spare": 12} | settings)
-    replay.extend(first)
-    return replay
-
-
-@pytest.mark.parametrize("disk", [False, True])
-@pytest.mark.parametrize("n_step", [1, 2, 5, 30])
+@pytest.mark.parametrize("kind", ["memory", "disk", "compact"])
+@pytest.mark.parametrize("n_step", [1, 5, 30])
 @pytest.mark.parametrize("ends", [0.0, 0.3, 1.0])
-def test_every_transition(ends: float, n_step: int, disk: bool, tmp_path: Path) -> None:
+def test_every_transition(ends: float, n_step: int, kind: str, tmp_path: Path) -> None:
     story = Story(ends=ends, seed=n_step)
-    replay = make(story, story.chunk(4), directory=tmp_path if disk else None)
+    settings: dict[str, Any] = {"directory": None if kind == "memory" else tmp_path}
+    if kind == "compact":
+        settings["observation_index"] = index_of(story.spec)
+    replay = make(story, story.chunk(4), **settings)
     check(story, replay, n_step)
     for length in (1, 12, 5, 3, 12, 7, 12, 2, 12):  # several times round the ring
         replay.extend(story.chunk(length))
-        if length != 12:
+        if length in (1, 3, 7):
             check(story, replay, n_step)
     check(story, replay, n_step)
     assert replay.steps == 70 > 2 * replay.slots - 1
@@ -145,6 +38,8 @@ def test_every_transition(ends: float, n_step: int, disk: bool, tmp_path: Path) 
 def test_without_state() -> None:
     story = Story(STATELESS)
     check(story, make(story, story.chunk(9)), 3)
+    story = Story(STATELESS, memory=True)
+    check(story, make(story, story.chunk(9), observation_index=index_of(STATELESS)), 3)
 
 
 def test_capacity_rounds_up_to_vector_steps() -> None:
@@ -154,19 +49,44 @@ def test_capacity_rounds_up_to_vector_steps() -> None:
     check(story, replay, 4)
 
 
-def test_observations_are_stored_once() -> None:
-    """One array of slots per key, and final ones apart: nothing for ``next``."""
+@pytest.mark.parametrize("compact", [False, True])
+def test_observations_are_stored_once(compact: bool, tmp_path: Path) -> None:
+    """One row per frame and kind, nothing for ``next``; with an index nothing twice."""
     story = Story()
-    names = set(make(story, story.chunk(3))._arrays())
-    seen = ["legs.observation", "legs.alive", "body.observation", "body.alive", "state"]
-    assert names == {
-        *(f"{kind}.{key}" for kind in ("observed", "final") for key in seen),
-        "action.legs.action",
-        "action.body.action",
-        "reward",
-        "flags",
-        "final_at",
+    index = index_of(UNEQUAL) if compact else None
+    make(story, story.chunk(3), directory=tmp_path, observation_index=index)
+    slots, seen = NUM_ENVS * (20 + 12 + 1), 5 + (3 if compact else 2 * 3 + 4)
+    widths = {
+        "observed.float32": 4 * seen,
+        "observed.bool": 3,
+        "action.float32": 4 * (2 * 2 + 1),
+        "step.reward": 4,
+        "step.flags": 1,
+        "step.final_at": 4,
+        "final.float32": 4 * seen,
+        "final.bool": 3,
     }
+    sizes = {path.stem: path.stat().st_size for path in tmp_path.glob("*.bin")}
+    assert sizes.pop("step.reached") == 8
+    assert sizes == {name: slots * width for name, width in widths.items()}
+
+
+@pytest.mark.parametrize("disk", [False, True])
+def test_final_observations_take_the_room_of_those_that_are_gone(
+    disk: bool, tmp_path: Path
+) -> None:
+    """In a long run as much as the ring holds, not as many as there ever were."""
+    story = Story(ends=0.2)
+    replay = make(story, story.chunk(12), directory=tmp_path if disk else None)
+    most = 0
+    for _ in range(25):
+        replay.extend(story.chunk(12))
+        held = [frame for row in story.frames for frame in row[-replay.slots :]]
+        most = max(most, sum(frame["done"] for frame in held))
+    ever = sum(frame["done"] for row in story.frames for frame in row)
+    # those of a chunk come before those they replace are known to be gone
+    assert replay._finals.taken <= most + 12 < ever / 2
+    check(story, replay, 3)
 
 
 def test_draws_uniformly_and_by_its_generator() -> None:
@@ -185,33 +105,33 @@ def test_samples_are_transitions() -> None:
     replay = make(story, story.chunk(10))
     data = replay.sample(64, n_step=3, gamma=GAMMA)
     by_action = {f["action"]: (e, s) for e, r in enumerate(story.frames) for s, f in enumerate(r)}
-    for row in range(64):
-        place = by_action[data["body", "action"][row].item()]
-        expected = story.transition(*place, 3)
-        assert data["next", "reward"][row].item() == pytest.approx(expected["reward"], rel=1e-5)
+    drawn = [by_action[action] for action in data["body", "action"].flatten().tolist()]
+    equals(story, data, [story.transition(*place, 3) for place in drawn])
 
 
-@pytest.mark.parametrize("disk", [False, True])
-def test_goes_back_to_a_checkpoint(disk: bool, tmp_path: Path) -> None:
-    """After up to ``spare`` more steps, the saved moment is still all there."""
-    story = Story()
-    directory = tmp_path if disk else None
-    replay = make(story, story.chunk(12), directory=directory)
-    replay.extend(story.chunk(11))
-    saved = replay.state_dict()
-    past = [list(row) for row in story.frames]
-    now, count = list(story.now), story.random.getstate()
-    for length in (5, 7):  # written, then lost in a crash
-        replay.extend(story.chunk(length))
-    check(story, replay, 4)
-    story.frames, story.now = past, now
-    example = Story().chunk(1)
-    again = Replay(example, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=directory, keep=True)
-    again.load_state_dict(saved)
-    check(story, again, 4)
-    story.random.setstate(count)
-    again.extend(story.chunk(9))
-    check(story, again, 4)
+@pytest.mark.parametrize("steps", [(12, 11), (5, 3)], ids=["full", "half full"])
+@pytest.mark.parametrize("kind", ["memory", "disk", "compact", "compact disk"])
+def test_goes_back_to_a_checkpoint(kind: str, steps: tuple[int, int], tmp_path: Path) -> None:
+    """After up to ``spare`` more steps the saved moment is still all there, more than once."""
+    story = Story(ends=0.4)
+    settings: dict[str, Any] = {"directory": tmp_path / "replay" if "disk" in kind else None}
+    if "compact" in kind:
+        settings["observation_index"] = index_of(UNEQUAL)
+    replay = make(story, story.chunk(steps[0]), **settings)
+    replay.extend(story.chunk(steps[1]))
+    for ahead in ((5, 7), (12,), (1,)):  # written, then lost in a crash
+        torch.save(replay.state_dict(), tmp_path / "state.pt")
+        past = story.save()
+        for length in ahead:
+            replay.extend(story.chunk(length))
+        check(story, replay, 4)
+        story.load(past)
+        replay = Replay(Story().chunk(1), UNEQUAL, 20 * NUM_ENVS, spare=12, keep=True, **settings)
+        replay.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        check(story, replay, 4)
+        for length in (9, 2):
+            replay.extend(story.chunk(length))
+        check(story, replay, 4)
 
 
 @pytest.mark.parametrize("disk", [False, True])
@@ -219,18 +139,19 @@ def test_goes_back_to_a_checkpoint(disk: bool, tmp_path: Path) -> None:
 def test_a_cut_ends_episodes_where_they_are(disk: bool, kills: int, tmp_path: Path) -> None:
     """A run taken up in fresh episodes, also when it is killed again before its next checkpoint."""
     story = Story(ends=0.2)
-    directory = tmp_path if disk else None
-    replay = make(story, story.chunk(12), directory=directory)
+    settings: dict[str, Any] = {"directory": tmp_path if disk else None}
+    settings["observation_index"] = index_of(UNEQUAL)
+    replay = make(story, story.chunk(12), **settings)
     replay.extend(story.chunk(11))
     saved = replay.state_dict()
     for row in story.frames:
         row[-1]["done"] = True  # truncated, unless it ended by itself
-    past = [list(row) for row in story.frames]
+    past = story.save()
     for _ in range(kills):
-        story.frames = [list(row) for row in past]
+        story.load(past)
         story.now = [story.fresh() for _ in range(NUM_ENVS)]
         example = Story().chunk(1)
-        again = Replay(example, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=directory, keep=disk)
+        again = Replay(example, UNEQUAL, 20 * NUM_ENVS, spare=12, keep=disk, **settings)
         again.load_state_dict(saved)
         again.cut()
         check(story, again, 4)
@@ -238,14 +159,50 @@ def test_a_cut_ends_episodes_where_they_are(disk: bool, kills: int, tmp_path: Pa
         check(story, again, 4)
 
 
-def test_state_holds_plain_values(tmp_path: Path) -> None:
-    story = Story()
-    for directory in (None, tmp_path / "replay"):
-        state = make(story, story.chunk(2), directory=directory).state_dict()
-        story = Story()
-        torch.save(state, tmp_path / "state.pt")
-        loaded = torch.load(tmp_path / "state.pt", weights_only=True)
-        assert loaded.keys() == state.keys()
+@pytest.mark.parametrize("disk", [False, True])
+def test_a_saved_state_does_not_tell_whether_the_run_was_interrupted(
+    disk: bool, tmp_path: Path
+) -> None:
+    """The whole state, priorities among it, bit by bit."""
+
+    def run(directory: Path | None, interrupted: bool) -> dict[str, Any]:
+        story = Story(ends=0.3, seed=1)
+        settings: dict[str, Any] = {"directory": directory, "priority_alpha": 0.6}
+        replay = make(story, story.chunk(12), **settings)
+        for number in range(8):
+            replay.extend(story.chunk(7))
+            learn(replay, number)
+            if interrupted and number in (1, 5):
+                saved, past = replay.state_dict(), story.save()
+                replay.extend(story.chunk(11))
+                learn(replay, 100)
+                story.load(past)
+                replay = Replay(
+                    Story().chunk(1), UNEQUAL, 20 * NUM_ENVS, spare=12, keep=True, **settings
+                )
+                replay.load_state_dict(saved)
+        return replay.state_dict()
+
+    def learn(replay: Replay, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        batch = replay.sample(16, beta=0.4, generator=generator)
+        replay.update_priority(batch["index"], batch["next", "reward"] - 0.3)
+
+    whole = run(tmp_path / "a" if disk else None, False)
+    parts = run(tmp_path / "b" if disk else None, True)
+    assert str(whole) == str(parts)  # all names and plain values
+    tensors = zip(leaves(whole), leaves(parts), strict=True)
+    assert all(torch.equal(a, b) for a, b in tensors)
+    assert any(len(tensor) for tensor in leaves(whole))
+
+
+def leaves(state: Any) -> list[torch.Tensor]:
+    """All tensors of a state."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    values = state.values() if isinstance(state, dict) else state
+    nested = [v for v in values if isinstance(v, (dict, list, torch.Tensor))]
+    return [tensor for value in nested for tensor in leaves(value)]
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(
@@ -254,12 +211,11 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
     story = Story()
     chunk = story.chunk(12)
     replay = Replay(chunk, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=tmp_path / "sizes")
-    arrays = replay._arrays()
-    needed = sum(a.nbytes for name, a in arrays.items() if not name.startswith("final."))
+    frame = 4 * (5 + 2 * 3 + 4) + 3 + 4 * 5 + 4 + 1 + 4
+    needed = NUM_ENVS * replay.slots * frame
     for _ in range(4):
         replay.extend(story.chunk(12))
     replay.state_dict()  # flushes
-    frame = needed // (NUM_ENVS * replay.slots)
 
     def build(free: int, name: str = "new", **settings: Any) -> Replay:
         usage = SimpleNamespace(free=free)
@@ -268,7 +224,7 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(
         return Replay(chunk, UNEQUAL, 20 * NUM_ENVS, spare=12, directory=directory, **settings)
 
     message = (
-        rf"will take 0\.00 GB more \(99 frames of {frame} bytes\), and its disk has 0\.00 GB free"
+        rf"will take 0\.01 MB more \(99 frames of {frame} bytes\), and its disk has 0\.01 MB free"
         r"\. Set a smaller data\.buffer_size, data\.storage=memory, or a run_dir on another disk"
     )
     with pytest.raises(ConfigError, match=message):
@@ -296,5 +252,5 @@ def test_refusals(tmp_path: Path) -> None:
     other = Replay(chunk, UNEQUAL, 100, spare=4)
     with pytest.raises(ConfigError, match=r"replay has slots=9, this run's 39\. Resume with"):
         other.load_state_dict(replay.state_dict())
-    with pytest.raises(HetmarlError, match=r"observed\.legs\.observation\.bin is missing"):
+    with pytest.raises(HetmarlError, match=r"observed\.float32\.bin is missing"):
         Replay(chunk, UNEQUAL, 10, spare=4, directory=tmp_path, keep=True)

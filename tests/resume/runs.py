@@ -55,6 +55,7 @@ def train(
     resume: bool = False,
     capacity: int = 60,
     storage: str = "disk",
+    data_config: dict[str, Any] | None = None,
     seed: int = 0,
     num_envs: int = NUM_ENVS,
     callbacks: tuple[Callback, ...] = (),
@@ -65,6 +66,7 @@ def train(
     Args:
         config, network: settings of the algorithm and its networks, besides those above.
         capacity, storage: of the replay, where there is one.
+        data_config: further settings of the DataModule.
     """
     seed_everything(seed, verbose=False)
     options = dict(env)
@@ -93,7 +95,7 @@ def train(
         num_envs=num_envs,
         total_frames=iterations * num_envs * STEPS * processes,
         seed=seed,
-        config=entry.load("data_config")(**collection),
+        config=entry.load("data_config")(**collection | (data_config or {})),
         eval_episodes=2,
         checkpoint_frames=(checkpoint_every or evaluate_every) * num_envs * STEPS * processes,
         directory=run_dir / "resume" / "replay",

@@ -161,9 +161,10 @@ def test_sub_environments_start_differently(whole: Any, tmp_path: Path) -> None:
     env, _, _ = whole
     _, _, data = train(tmp_path, env, iterations=1, storage="memory")
     assert data.replay is not None
-    group = next(key for key in data.replay._observed if key[-1] == "observation")
-    first = data.replay._rows(data.replay._observed[group])[:, 0]
-    assert len(first.flatten(1).unique(dim=0)) == data.num_envs
+    env = torch.arange(data.num_envs)
+    first = data.replay.transitions(env, torch.zeros_like(env), n_step=1, gamma=0.9)
+    observed = next(value for key, value in first.items(True, True) if "observation" in key)
+    assert len(observed.flatten(1).unique(dim=0)) == data.num_envs
 
 
 # ---------------------------------------------------------------------- refusals

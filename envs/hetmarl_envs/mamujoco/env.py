@@ -219,6 +219,11 @@ class MAMuJoCoEnv(EnvBase):
         return source
 
     # ------------------------------------------------------------------ beside TorchRL
+    @property
+    def observation_index(self) -> dict[str, Tensor]:
+        """What each observed number is, ``[n_g, O_g]``: see ``hetmarl_envs.observation_index``."""
+        return self._team.observation_index
+
     def runtime_state(self) -> dict[str, Any]:
         """All that continuing bit-exactly needs, as tensors and plain values.
 

@@ -139,6 +139,8 @@ class Team:
         self.state_dim = len(state)
         self.num_agents = len(agents)
         self.groups = self._group(agents, model.actuator_ctrlrange)
+        self.observation_index = self._index()
+        """Every group's observed numbers as places ``[n_g, O_g]``; the state's come first."""
         self._everything = np.arange(num_envs, dtype=np.int32)
 
     def _group(self, agents: list[Agent], bounds: Array) -> dict[str, Group]:
@@ -161,6 +163,22 @@ class Team:
                 high=high,
             )
         return groups
+
+    def _index(self) -> dict[str, Tensor]:
+        """See ``hetmarl_envs.observation_index``."""
+        if self.full:  # after the state: the state as agents see it, "it is me", "it is not"
+            start, count = self.state_dim, self.num_agents
+            number = 2 * start + 1 - torch.eye(count, dtype=torch.long)
+            everything = torch.cat([torch.arange(start, 2 * start).expand(count, -1), number], 1)
+            return {name: everything[list(g.members)] for name, g in self.groups.items()}
+        places = {column: i for i, column in enumerate(self._state_columns.tolist())}
+        columns = {name: group.columns.tolist() for name, group in self.groups.items()}
+        others = dict.fromkeys(c for seen in columns.values() for c in seen if c not in places)
+        places |= {column: self.state_dim + i for i, column in enumerate(others)}
+        return {
+            name: torch.tensor([places[c] for c in seen]).view(len(self.groups[name].members), -1)
+            for name, seen in columns.items()
+        }
 
     def to(self, device: torch.device) -> None:
         """Gives observations on ``device`` from now on."""
@@ -209,19 +227,22 @@ class Team:
         self.simulator.close()
 
     def _observe_everything(self, state: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The papers' setting: [state, one-hot of the agent], every vector standardised."""
-        n, agents = self.num_envs, self.num_agents
-        identity = torch.eye(agents, dtype=state.dtype, device=state.device)
-        seen = torch.cat(
-            [
-                state.unsqueeze(1).expand(n, agents, self.state_dim),
-                identity.expand(n, agents, agents),
-            ],
-            dim=-1,
-        )
-        seen = _standardise(seen).float()
-        observations = {name: seen[:, list(g.members)] for name, g in self.groups.items()}
-        return observations, _standardise(state).float()
+        """The papers' setting: [state, one-hot of the agent], every vector standardised.
+
+        The agents' vectors are one another's permutations: one is standardised for all of them.
+        """
+        first = torch.zeros(self.num_envs, self.num_agents, dtype=state.dtype, device=state.device)
+        first[:, 0] = 1.0
+        seen = _standardise(torch.cat([state, first], 1)).float()
+        own = _standardise(state).float()
+        source = torch.cat([own, seen[:, : self.state_dim + 2]], 1)
+        observations = {
+            name: source.index_select(1, index.flatten().to(source.device)).view(
+                self.num_envs, *index.shape
+            )
+            for name, index in self.observation_index.items()
+        }
+        return observations, own
 
 
 def _standardise(vectors: Tensor) -> Tensor:
