@@ -104,7 +104,7 @@ def test_hydras_variable_is_left_as_it_was(hetmarl: Command) -> None:
         (["list"], "usage: hetmarl list"),
         (["list", "task"], "cannot list 'task'. Did you mean 'tasks'?"),
         (["list", "tasks", "chetah"], "Did you mean 'halfcheetah"),
-        (["doctor", "now"], "doctor takes no arguments"),
+        (["doctor", "now"], "unknown environment family"),
         (["evaluate"], "expected one run directory, none is given"),
         (["evaluate", "a", "b"], "expected one run directory, 2 are given"),
         (["evaluate", "runs/x"], "runs/x does not exist"),

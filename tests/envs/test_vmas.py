@@ -95,7 +95,9 @@ def test_unknown_names_say_what_was_meant() -> None:
         make_env("vmas/balance", n_agent=3)
     with pytest.raises(ConfigError, match=r"no option 'max_step'. Did you mean 'max_steps'"):
         make_env("vmas/simple_spread", max_step=3)
-    with pytest.raises(ConfigError, match=r"cannot be built .*'n_agents': 'three'"):
+    with pytest.raises(
+        ConfigError, match=r"n_agents='three', expected a number; the scenario's default is 3"
+    ):
         make_env("vmas/balance", n_agents="three")
 
 
