@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 
 from tensordict import TensorDictBase
-from tensordict.nn import dispatch
 from torch import Tensor, nn
 
 from hetmarl.networks.critics import JointQ
@@ -63,10 +62,6 @@ class DeterministicLoss(JointQLoss):
         self.target_actors = copy.deepcopy(policy.actors).requires_grad_(False)
 
     @property
-    def out_keys(self) -> list[str]:
-        return ["loss_qvalue", "loss_actor", "q_mean"]
-
-    @property
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         return [*super().targets, (self.target_actors, self.policy.actors)]
 
@@ -90,19 +85,3 @@ class DeterministicLoss(JointQLoss):
     ) -> Tensor:
         (q,) = self.critic(self.state(data), joint_action, 1)
         return self.mean(-q, data, agent)
-
-    # ------------------------------------------------------------------ TorchRL's contract
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Both losses at once, every actor against the others' *current* policies.
-
-        For use in other TorchRL loops. The sequential update, in which each agent sees its
-        predecessors' new policies, is ``hetmarl.engines.OffPolicyEngine``'s.
-
-        Args:
-            tensordict: batch ``[*B]``, keys as in ``JointQLoss``'s description.
-
-        Returns:
-            Scalars ``loss_qvalue``, ``loss_actor`` (sum over agents), and detached ``q_mean``.
-        """
-        return self.actors_and_critic(tensordict)[0]

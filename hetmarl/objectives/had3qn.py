@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import dispatch
 from torch import Tensor
 
 from hetmarl.networks.distributions import NoiseLike
@@ -39,10 +38,6 @@ class HAD3QNLoss(JointQLoss):
     Args and keys: see ``JointQLoss``. The policy's actors are ``DuelingActor``s.
     """
 
-    @property
-    def out_keys(self) -> list[str]:
-        return ["loss_qvalue", "loss_actor", "q_mean"]
-
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
         greedy = [self.sample(following, i, noise).action for i in range(self.spec.num_agents)]
@@ -68,19 +63,3 @@ class HAD3QNLoss(JointQLoss):
 
     def _actor(self, agent: int) -> DuelingActor:
         return self.policy.actors[agent]  # type: ignore[return-value]
-
-    # ------------------------------------------------------------------ TorchRL's contract
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """All losses at once, every agent against the others' *current* greedy actions.
-
-        For use in other TorchRL loops; the sequential update is
-        ``hetmarl.engines.OffPolicyEngine``'s.
-
-        Args:
-            tensordict: batch ``[*B]``, keys as in ``JointQLoss``'s description.
-
-        Returns:
-            ``loss_qvalue``, ``loss_actor`` (sum over agents), and detached ``q_mean`` (scalars).
-        """
-        return self.actors_and_critic(tensordict)[0]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import dispatch
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
@@ -93,6 +94,10 @@ class JointQLoss(LossModule):
         following = [("next", g, keys.observation) for g in groups]
         state = [keys.state, ("next", keys.state)] if self.spec.state_dim is not None else []
         return [*root, *following, *state, ("next", keys.reward), ("next", keys.terminated)]
+
+    @property
+    def out_keys(self) -> list[str]:
+        return ["loss_qvalue", "loss_actor", "q_mean"]
 
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         """No value estimator: the n-step target is this class's own."""
@@ -221,6 +226,22 @@ class JointQLoss(LossModule):
                 loss_actor = loss_actor + self.actor(data, i, joint, sample.log_prob)
         losses = {"loss_qvalue": loss_q, "loss_actor": loss_actor, "q_mean": q_mean}
         return TensorDict(losses), samples
+
+    # ------------------------------------------------------------------ TorchRL's contract
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """All losses at once, every actor against the others' *current* policies.
+
+        For use in other TorchRL loops. The sequential update, in which each agent sees its
+        predecessors' new policies, is ``hetmarl.engines.OffPolicyEngine``'s.
+
+        Args:
+            tensordict: batch ``[*B]``, keys as in the class's description.
+
+        Returns:
+            Scalars ``loss_qvalue``, ``loss_actor`` (sum over agents), and detached ``q_mean``.
+        """
+        return self.actors_and_critic(tensordict)[0]
 
 
 def least(values: Sequence[Tensor]) -> Tensor:
