@@ -70,7 +70,9 @@ def test_actors_and_targets_move_at_every_third_gradient_step(module: type[HATD3
         still = (agent.policy, agent.loss.target_actors, agent.loss.target_critic)
         before = [[p.clone() for p in m.parameters()] for m in still]
         critic = [p.clone() for p in agent.critic.parameters()]
-        given = SimpleNamespace(learning_steps=1, sample=lambda *_, **__: batch(UNEQUAL))
+        given = SimpleNamespace(
+            learning_steps=1, update_priority=None, sample=lambda *_, **__: batch(UNEQUAL)
+        )
         metrics = agent.learn(given, UpdateRandomness(0, iteration))
         changes = [
             not all(map(torch.equal, old, list(m.parameters())))

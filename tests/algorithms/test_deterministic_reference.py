@@ -48,7 +48,9 @@ def make(algorithm: type[HADDPG], spec: TeamSpec) -> Any:
 def learn(module: Any, batches: list[TensorDict]) -> None:
     """Two gradient steps per iteration, so that delays run across iterations."""
     rows: Iterator[TensorDict] = iter(batches)
-    given = SimpleNamespace(learning_steps=2, sample=lambda *_, **__: next(rows).clone())
+    given = SimpleNamespace(
+        learning_steps=2, update_priority=None, sample=lambda *_, **__: next(rows).clone()
+    )
     for iteration in range(len(batches) // 2):
         module.learn(given, UpdateRandomness(0, iteration))
     assert next(rows, None) is None

@@ -132,7 +132,9 @@ def test_a_mixed_team_learns_as_it_does_written_plainly(
     batches = [batch(MIXED, 16, deaths=True, masks=True, dtype=torch.float64) for _ in range(6)]
     expected, start = plainly(module, batches), numbers(module.loss)
     for iteration, data in enumerate(batches):
-        given = SimpleNamespace(learning_steps=1, sample=lambda *_, d=data, **__: d.clone())
+        given = SimpleNamespace(
+            learning_steps=1, update_priority=None, sample=lambda *_, d=data, **__: d.clone()
+        )
         module.learn(given, UpdateRandomness(0, iteration))
     torch.testing.assert_close(numbers(module.loss), expected, rtol=1e-5, atol=1e-6)
     assert (numbers(module.loss) - start).abs().median() > 1e-3
