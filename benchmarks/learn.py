@@ -47,6 +47,10 @@ def train(run: Run, results: Results, runs_dir: Path, threads: int) -> str:
     with locked(runs_dir / f"{run.name}.lock") as lock:
         if lock is None:
             return "is being trained by another process"
+        settings, ours = runs_dir / f"{run.name}.settings", " ".join(run.overrides)
+        if settings.exists() and settings.read_text() != ours:
+            shutil.rmtree(run_dir, ignore_errors=True)  # the suite asks for something else now
+        settings.write_text(ours)
         if not is_complete(run, run_dir):
             started = (run_dir / "checkpoints" / "last.ckpt").exists()
             if not started and run_dir.exists():

@@ -100,10 +100,10 @@ class Results:
         return self.directory / "curves" / f"{run.name}.csv"
 
     def add(self, row: dict[str, str]) -> None:
-        """Adds a row in place of an older one of the same task, label and seed."""
+        """Adds a row in place of an older one of the same task, label, seed and frames."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with locked(self.directory / ".lock", wait=True):
-            same = ("task", "label", "seed")
+            same = ("task", "label", "seed", "frames")
             kept = [old for old in self.rows() if any(old[key] != row[key] for key in same)]
             rows = sorted([*kept, row], key=lambda r: (r["task"], r["label"], int(r["seed"])))
             write_csv(self.table, COLUMNS, [[r[column] for column in COLUMNS] for r in rows])

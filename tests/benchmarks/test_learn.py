@@ -157,3 +157,26 @@ def test_tables_of_the_documentation(
     assert "| task | hasac | random |" in made and "| `family/game` | **501** | −5 |" in made
     made = learn.filled(page.format(" for happo"), tmp_path / "suites.yaml", results)
     assert "*Not run yet.*" in made
+
+
+def test_other_overrides_are_another_run(
+    learn: ModuleType, tmp_path: Path, arguments: list[str]
+) -> None:
+    """Also where a finished run of the same name lies about."""
+    assert learn.main(["run", "small", *arguments]) == 0
+    suites = tmp_path / "suites.yaml"
+    suites.write_text(suites.read_text().replace("overrides: []", "overrides: [algo.gamma=.9]"))
+    assert learn.main(["run", "small", *arguments]) == 0
+    started = next(tmp_path.rglob("started")).read_text().splitlines()
+    assert sorted(started) == sorted([f"{seed} from 0" for seed in range(3)] * 2)
+    assert {row["overrides"] for row in rows(tmp_path)} == {"algo.gamma=.9"}
+
+
+def test_runs_of_other_lengths_are_kept(
+    learn: ModuleType, tmp_path: Path, arguments: list[str]
+) -> None:
+    assert learn.main(["run", "small", *arguments]) == 0
+    suites = tmp_path / "suites.yaml"
+    suites.write_text(suites.read_text().replace("frames: 500", "frames: 300"))
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert sorted(row["frames"] for row in rows(tmp_path)) == ["300"] * 3 + ["500"] * 3
