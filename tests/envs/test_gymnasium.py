@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -78,6 +79,12 @@ def test_resumes_exactly_in_another_environment(name: str) -> None:
         other, twin = second.step_and_maybe_reset(twin)
         assert (stepped == other).all()
         assert (root == twin).all()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """MuJoCo warns of gymnasium's own models in a file where it stands."""
+    monkeypatch.chdir(tmp_path)
 
 
 def test_time_limits_truncate_and_deaths_terminate() -> None:
