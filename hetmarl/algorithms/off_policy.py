@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -40,11 +42,19 @@ class OffPolicyConfig:
     """Share of the networks that their targets take over per gradient step, in (0, 1]."""
     max_grad_norm: float | None = None
     """Bound on each actor's and the critic's gradient norm; None: no clipping, as HARL."""
+    sequence_length: int = 20
+    """Steps of each slice that agents with a memory learn from; batch_size/sequence_length slices
+    make a batch. 10 to 80."""
+    burn_in: int = 10
+    """Steps before those that bring memories up to date, without learning; 0 to 40."""
 
     def __post_init__(self) -> None:
-        for name in ("n_step", "batch_size", "updates_per_step", "actor_lr", "critic_lr"):
+        positive = ("n_step", "batch_size", "updates_per_step", "actor_lr", "critic_lr")
+        for name in (*positive, "sequence_length"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"algo.{name}={getattr(self, name)}: expected more than 0.")
+        if self.burn_in < 0:
+            raise ConfigError(f"algo.burn_in={self.burn_in}: expected 0 or more.")
         for name in ("gamma", "polyak"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"algo.{name}={getattr(self, name)}: expected 0 < {name} <= 1.")
@@ -145,10 +155,33 @@ class OffPolicyModule(TeamModule):
         self.updates += due
         history = []
         for number in range(done + 1, done + due + 1):
-            data = batch.sample(config.batch_size, n_step=config.n_step, gamma=config.gamma)
+            data = self.draw(batch)
             self.begin_update(number)
             moves = self.moves_actors(number)
             history.append(self.engine.update(data, randomness, actors=moves))
             if batch.update_priority is not None:
-                batch.update_priority(data["index"], data[self.loss.tensor_keys.td_error])
+                batch.update_priority(*self.priority(data))
         return finite_means(history, int(self.frames))
+
+    def draw(self, batch: ReplayBatch) -> TensorDictBase:
+        """A gradient step's data ``[B]``, or with memories slices in time ``[B, T]``."""
+        config = self.config
+        target = {"n_step": config.n_step, "gamma": config.gamma}
+        if not self.policy.recurrent:
+            return batch.sample(config.batch_size, **target)
+        assert batch.sample_sequences is not None
+        length, burn_in = config.sequence_length, config.burn_in
+        slices = math.ceil(config.batch_size / length)
+        return self.loss.burn_in(batch.sample_sequences(slices, length, burn_in, **target), burn_in)
+
+    def priority(self, data: TensorDictBase) -> tuple[Tensor, Tensor]:
+        """Indices ``[B, 1]`` and errors ``[B, 1]``; a slice's is .9·max + .1·mean of its steps'.
+
+        (R2D2; Kapturowski et al. 2019, section 2.3.)
+        """
+        index, error = data["index"], data[self.loss.tensor_keys.td_error]
+        if data.batch_dims == 1:
+            return index, error
+        valid = data["valid"]
+        error, count = error * valid, valid.sum(1).clamp(min=1)
+        return index[:, 0], 0.9 * error.amax(1) + 0.1 * error.sum(1) / count

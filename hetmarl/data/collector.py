@@ -130,6 +130,8 @@ class TeamCollector:
                 for _ in range(steps):
                     carrier = self._carrier
                     if random:
+                        if policy.recurrent:
+                            policy(carrier)  # their memories are of what they see, whoever acts
                         write_random_actions(carrier, self.spec, generator)
                     else:
                         act(carrier)

@@ -20,8 +20,8 @@ from hetmarl.networks.distributions import (
     gumbel,
     mask_logits,
 )
-from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
+from hetmarl.networks.off_policy import OffPolicyActor, actor_net
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.errors import ConfigError
 
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
     log_prob: Tensor | None = None
 
 
-class SquashedActor(nn.Module):
+class SquashedActor(OffPolicyActor):
     """A network whose outputs tanh squashes into the bounds of the action space.
 
     a = c + h·tanh(u), with centre c and half-width h of each dimension.
@@ -59,13 +59,7 @@ class SquashedActor(nn.Module):
                 f"agent '{agent.name}': squashed actions need finite action bounds with "
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
-        self.net = mlp(
-            vector_length(agent),
-            outputs,
-            config.hidden_sizes,
-            config.activation,
-            config.actor_last_activation,
-        )
+        self.net = actor_net(vector_length(agent), outputs, config)
         centre = (high + low) / 2
         half_width = torch.minimum(high - centre, centre - low)
         # rounded, centre ± half_width can pass a bound by the last bit
@@ -73,12 +67,6 @@ class SquashedActor(nn.Module):
             half_width = torch.where(over, half_width.nextafter(0 * half_width), half_width)
         self.register_buffer("centre", centre)
         self.register_buffer("half_width", half_width)
-
-    def output(self, observation: Tensor) -> Tensor:
-        """Observation ``[*B, O]`` to ``[*B, outputs]``."""
-        # to the weights' device and dtype, and out of autocast's: in bfloat16 what follows would
-        # have two or three digits
-        return self.net(observation.to(self.centre)).to(self.centre.dtype)
 
     def _squash(self, u: Tensor) -> Tensor:
         return self.centre + self.half_width * u.tanh()
@@ -99,9 +87,12 @@ class SquashedGaussianActor(SquashedActor):
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
         super().__init__(agent, config, 2 * agent.action.dim)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
         """Observation ``[*B, O]`` to mean and log standard deviation of u, each ``[*B, A]``."""
-        mean, log_std = self.output(observation).chunk(2, dim=-1)
+        return self._moments(self.output(observation, memory)[0])
+
+    def _moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = output.chunk(2, dim=-1)
         return mean, log_std.clamp(self.LOG_STD_MIN, self.LOG_STD_MAX)
 
     def sample(
@@ -109,9 +100,10 @@ class SquashedGaussianActor(SquashedActor):
         observation: Tensor,
         noise: NoiseLike = torch.randn_like,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Sample:
         """A reparametrised action and its log-probability, from observation ``[*B, O]``."""
-        mean, log_std = self(observation)
+        mean, log_std = self(observation, memory)
         epsilon = noise(mean)
         u = mean + log_std.exp() * epsilon
         log_normal = -0.5 * epsilon.square() - log_std - 0.5 * math.log(2 * math.pi)
@@ -126,22 +118,27 @@ class SquashedGaussianActor(SquashedActor):
         noise: NoiseLike | None = torch.randn_like,
         action_mask: Tensor | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, None]:
-        """An action ``[*B, A]`` without its log-probability; without noise the mode c + h·tanh(μ).
+    ) -> tuple[Tensor, Tensor | None]:
+        """An action ``[*B, A]`` without its log-probability, and the recurrent state ``[N, H]``.
 
-        Masks and memories belong to other actors; this one has none.
+        Without noise the mode c + h·tanh(μ). Masks belong to other actors.
         """
-        mean, log_std = self(observation)
-        return self._squash(mean if noise is None else mean + log_std.exp() * noise(mean)), None
+        output, hidden = self.output(observation, memory)
+        mean, log_std = self._moments(output)
+        u = mean if noise is None else mean + log_std.exp() * noise(mean)
+        return self._squash(u), hidden
 
     def policy_at(
-        self, observation: Tensor, action_mask: Tensor | None = None
+        self,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> ActionDistribution:
         """The distribution of u at observation ``[*B, O]``.
 
         Squashing is invertible: ratios and divergences of two policies are those of their u.
         """
-        mean, log_std = self(observation)
+        mean, log_std = self(observation, memory)
         return DiagonalGaussian(torch.cat([mean, log_std.exp()], dim=-1))
 
 
@@ -264,7 +261,7 @@ class ChoiceActor(Actor):
         return Choices(parameters, self.choices)
 
 
-class GumbelActor(nn.Module):
+class GumbelActor(OffPolicyActor):
     """Choices whose draws carry a gradient: straight-through Gumbel-softmax.
 
     Each component's choice is y = one-hot(argmax_k (log p_k + g_k)) with Gumbel noise g, an exact
@@ -276,27 +273,26 @@ class GumbelActor(nn.Module):
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
         super().__init__()
         self.choices = list(agent.action.choices)
-        self.net = mlp(
-            vector_length(agent),
-            agent.action.width,
-            config.hidden_sizes,
-            config.activation,
-            config.actor_last_activation,
-        )
+        self.net = actor_net(vector_length(agent), agent.action.width, config)
 
-    def forward(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Observation ``[*B, O]`` to masked logits ``[*B, ΣK_d]``."""
-        weight = next(self.net.parameters())
-        return mask_logits(self.net(observation.to(weight)).to(weight.dtype), action_mask)
+        return mask_logits(self.output(observation, memory)[0], action_mask)
 
     def sample(
         self,
         observation: Tensor,
         noise: NoiseLike = torch.randn_like,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Sample:
         """One-hot choices ``[*B, ΣK_d]`` and their log-probability, both with gradients."""
-        logits = self(observation, action_mask)
+        logits = self(observation, action_mask, memory)
         draws, log_prob = [], logits.new_zeros(*logits.shape[:-1], 1)
         parts = (x.split(self.choices, -1) for x in (logits, noise(logits)))
         for part, normal in zip(*parts, strict=True):
@@ -317,16 +313,21 @@ class GumbelActor(nn.Module):
         noise: NoiseLike | None = torch.randn_like,
         action_mask: Tensor | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, None]:
-        """The choices' indices ``[*B, D]``; without noise the most probable ones."""
-        policy = self.policy_at(observation, action_mask)
-        return (policy.mode() if noise is None else policy.sample(noise)), None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The choices' indices ``[*B, D]`` (without noise the most probable ones), and the
+        recurrent state ``[N, H]``."""
+        output, hidden = self.output(observation, memory)
+        policy = Choices(mask_logits(output, action_mask), self.choices)
+        return (policy.mode() if noise is None else policy.sample(noise)), hidden
 
     def policy_at(
-        self, observation: Tensor, action_mask: Tensor | None = None
+        self,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> ActionDistribution:
         """The distribution of the choices' indices at observation ``[*B, O]``."""
-        return Choices(self(observation, action_mask), self.choices)
+        return Choices(self(observation, action_mask, memory), self.choices)
 
 
 def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor | GumbelActor:

@@ -30,20 +30,20 @@ class Memory(NamedTuple):
     is_init: Tensor
 
 
-def read_memory(data: TensorDictBase, name: str) -> Memory | None:
+def read_memory(data: TensorDictBase, name: str, root: str = HIDDEN) -> Memory | None:
     """Where a recurrent network goes on, from ``data [N]`` or the first steps of ``[N, T]``.
 
-    None where ``("hidden", name)`` is missing: from zero, as at the start.
+    None where ``(root, name)`` is missing: from zero, as at the start.
 
     Raises:
         ContractError: it is missing where no episode begins.
     """
-    hidden = data.get((HIDDEN, name), None)
+    hidden = data.get((root, name), None)
     is_init = data.get("is_init", None)
     if hidden is None:
         if is_init is not None and not is_init.all():
             raise ContractError(
-                f"there is no ('{HIDDEN}', '{name}') in the middle of an episode: what the "
+                f"there is no ('{root}', '{name}') in the middle of an episode: what the "
                 "recurrent network remembers was not carried on. Append the transforms InitTracker "
                 "and policy.make_tensordict_primer() to the environment."
             )

@@ -35,6 +35,12 @@ class NetworkConfig:
     """Between layers: relu, tanh, elu, selu, gelu, silu or leaky_relu."""
     actor_last_activation: str | None = "tanh"
     """After the actor's last hidden layer; null: as elsewhere (HARL bounds it with tanh)."""
+    memory: str = "none"
+    """Recurrent layer after the hidden ones: none, gru or lstm; off policy in actors only."""
+    memory_size: int = 64
+    """Units of the recurrent layer, 32 to 256."""
+    memory_layers: int = 1
+    """Recurrent layers on top of each other, 1 or 2."""
 
     def __post_init__(self) -> None:
         self.hidden_sizes = [int(size) for size in self.hidden_sizes]
@@ -46,6 +52,10 @@ class NetworkConfig:
         _choice("activation", self.activation, ACTIVATIONS)
         if self.actor_last_activation is not None:
             _choice("actor_last_activation", self.actor_last_activation, ACTIVATIONS)
+        _choice("memory", self.memory, MEMORIES)
+        for name in ("memory_size", "memory_layers"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
 
     def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
         """The team's actors, in team order; what ``TeamPolicy`` acts with.
@@ -168,12 +178,6 @@ class OnPolicyNetworkConfig(NetworkConfig):
     """A Gaussian's σ = std_scale·sigmoid(w), in half widths of the bounds; .5 (HARL) to 2."""
     std_init: float = 1.0
     """Initial w; 1 gives σ = .73·std_scale."""
-    memory: str = "none"
-    """Recurrent layer after the hidden ones: none, gru or lstm."""
-    memory_size: int = 64
-    """Units of the recurrent layer, 32 to 256."""
-    memory_layers: int = 1
-    """Recurrent layers on top of each other, 1 or 2."""
     channels: list[int] = field(default_factory=lambda: [32, 64])
     """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
     sharing: str | list[list[str]] = "none"
@@ -190,7 +194,6 @@ class OnPolicyNetworkConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _choice("memory", self.memory, MEMORIES)
         if isinstance(self.seps, dict):  # out of a checkpoint
             self.seps = build(SePSConfig, self.seps, "network.seps")
         if isinstance(self.sharing, str):
@@ -202,7 +205,7 @@ class OnPolicyNetworkConfig(NetworkConfig):
             )
         else:
             self.sharing = [list(names) for names in self.sharing]
-        for name in ("memory_size", "memory_layers", "std_scale", "actor_gain"):
+        for name in ("std_scale", "actor_gain"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
         if not self.channels or min(self.channels) < 1:

@@ -57,7 +57,8 @@ class JointQ(nn.Module):
         """
         dtype = next(self.parameters()).dtype
         x = torch.cat([state, *actions], dim=-1).to(dtype)
-        return tuple(value(x).to(dtype) for value in self.values[:first])
+        batch, x = x.shape[:-1], x.reshape(-1, x.shape[-1])  # matrices have the faster products
+        return tuple(value(x).to(dtype).view(*batch, 1) for value in self.values[:first])
 
 
 class StateValue(nn.Module):

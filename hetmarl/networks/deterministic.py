@@ -24,18 +24,19 @@ class DeterministicActor(SquashedActor):
         super().__init__(agent, config, agent.action.dim)
         self.exploration_noise = config.exploration_noise
 
-    def forward(self, observation: Tensor) -> Tensor:
+    def forward(self, observation: Tensor, memory: Memory | None = None) -> Tensor:
         """Observation ``[*B, O]`` to action ``[*B, A]``."""
-        return self._squash(self.output(observation))
+        return self._squash(self.output(observation, memory)[0])
 
     def sample(
         self,
         observation: Tensor,
         noise: NoiseLike = torch.randn_like,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Sample:
         """π(o) with gradient ``[*B, A]``; draws no noise."""
-        return Sample(self(observation))
+        return Sample(self(observation, memory))
 
     def act(
         self,
@@ -43,12 +44,13 @@ class DeterministicActor(SquashedActor):
         noise: NoiseLike | None = torch.randn_like,
         action_mask: Tensor | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, None]:
-        """An exploring action ``[*B, A]``; without noise π(o)."""
-        action = self(observation)
+    ) -> tuple[Tensor, Tensor | None]:
+        """An exploring action ``[*B, A]`` (without noise π(o)), and the recurrent state."""
+        output, hidden = self.output(observation, memory)
+        action = self._squash(output)
         if noise is None:
-            return action, None
-        return self._add(action, self.exploration_noise * noise(action)), None
+            return action, hidden
+        return self._add(action, self.exploration_noise * noise(action)), hidden
 
     def smoothed(
         self,
@@ -57,9 +59,10 @@ class DeterministicActor(SquashedActor):
         scale: float,
         clip: float,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """π(o) + h·clip(scale·ε, ±clip) within the bounds, ``[*B, A]``; scale 0: π(o)."""
-        action = self(observation)
+        action = self(observation, memory)
         if scale == 0:
             return action
         return self._add(action, (scale * noise(action)).clamp(-clip, clip))
@@ -83,9 +86,10 @@ class DeterministicChoiceActor(GumbelActor):
         observation: Tensor,
         noise: NoiseLike = torch.randn_like,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Sample:
         """One-hot draws with gradients ``[*B, ΣK_d]``; no log-probability."""
-        return Sample(super().sample(observation, noise, action_mask).action)
+        return Sample(super().sample(observation, noise, action_mask, memory).action)
 
     def smoothed(
         self,
@@ -94,16 +98,17 @@ class DeterministicChoiceActor(GumbelActor):
         scale: float,
         clip: float,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
         """One-hot draws ``[*B, ΣK_d]``; scale 0: the argmax.
 
         A choice has no neighbourhood to be averaged over as a real number has. What stands in for
         it are the choices that the policy nearly makes, in proportion: one Gumbel draw.
         """
-        choice, _ = self.act(observation, None if scale == 0 else noise, action_mask)
+        choice, _ = self.act(observation, None if scale == 0 else noise, action_mask, memory)
         parts = zip(choice.unbind(-1), self.choices, strict=True)
         hot = torch.cat([one_hot(part, count) for part, count in parts], -1)
-        return hot.to(next(self.net.parameters()))
+        return hot.to(next(self.parameters()))
 
 
 def make_deterministic_actor(

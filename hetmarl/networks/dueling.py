@@ -13,6 +13,7 @@ from hetmarl.networks.body import Memory
 from hetmarl.networks.config import ACTIVATIONS, NetworkConfig
 from hetmarl.networks.distributions import NoiseLike, mask_logits
 from hetmarl.networks.mlp import mlp
+from hetmarl.networks.off_policy import OffPolicyActor, RecurrentLayers
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.errors import ConfigError
 
@@ -20,7 +21,7 @@ MAX_CHOICES = 1024
 """Combinations of a multi-discrete action's components, each of which is one output."""
 
 
-class DuelingActor(nn.Module):
+class DuelingActor(OffPolicyActor):
     """Qⁱ(oⁱ, a) of every choice a, and the ε-greedy policy that follows from it.
 
     Q(o, a) = V(o) + A(o, a) − mean over legal a′ of A(o, a′)
@@ -62,10 +63,12 @@ class DuelingActor(nn.Module):
             )
         *body, last = config.hidden_sizes
         width = vector_length(agent)
-        self.body: nn.Module = nn.Identity()
-        if body:
+        self.net: nn.Module = nn.Identity()
+        if config.memory != "none":
+            self.net, width = RecurrentLayers(width, body, config), config.memory_size
+        elif body:
             act = config.activation
-            self.body = nn.Sequential(mlp(width, body[-1], body[:-1], act), ACTIVATIONS[act]())
+            self.net = nn.Sequential(mlp(width, body[-1], body[:-1], act), ACTIVATIONS[act]())
             width = body[-1]
         how: Any = ([last], config.activation, config.actor_last_activation)
         self.value, self.advantage = mlp(width, 1, *how), mlp(width, count, *how)
@@ -75,18 +78,26 @@ class DuelingActor(nn.Module):
         self.register_buffer("encoded", space.encode(choices).float(), persistent=False)
         self.register_buffer("epsilon", torch.zeros(()))
 
-    def forward(self, observation: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        observation: Tensor,
+        action_mask: Tensor | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:
         """Values of all choices; those of illegal ones are so low that they are never chosen.
 
         Args:
             observation: ``[*B, O]``.
             action_mask: legal components ``[*B, ΣK_d]``; None: all.
+            memory: where a recurrent actor goes on; None: from zero.
 
         Returns:
             ``[*B, C]``, in the order of ``choices [C, D]``.
         """
+        return self._values(self.output(observation, memory)[0], action_mask)
+
+    def _values(self, features: Tensor, action_mask: Tensor | None) -> Tensor:
         weight, legal = self.encoded, self.legal(action_mask)
-        features = self.body(observation.to(weight))
         value, advantage = self.value(features), self.advantage(features)
         value, advantage = value.to(weight), advantage.to(weight)
         if legal is None:
@@ -107,9 +118,10 @@ class DuelingActor(nn.Module):
         observation: Tensor,
         noise: NoiseLike | None = None,
         action_mask: Tensor | None = None,
+        memory: Memory | None = None,
     ) -> Sample:
         """The greedy choice, one-hot ``[*B, ΣK_d]``: no noise, no gradient, no log-probability."""
-        return Sample(self.encoded[self(observation, action_mask).argmax(-1)])
+        return Sample(self.encoded[self(observation, action_mask, memory).argmax(-1)])
 
     def act(
         self,
@@ -117,13 +129,14 @@ class DuelingActor(nn.Module):
         noise: NoiseLike | None = torch.randn_like,
         action_mask: Tensor | None = None,
         memory: Memory | None = None,
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Indices ``[*B, D]`` of the greedy choice, or with probability ε of any legal one.
 
-        Every row has a coin of its own. Without noise none is tossed. A memory belongs to other
-        actors.
+        Every row has a coin of its own. Without noise none is tossed. And the recurrent state
+        ``[N, H]``.
         """
-        values = self(observation, action_mask)
+        features, hidden = self.output(observation, memory)
+        values = self._values(features, action_mask)
         chosen = values.argmax(-1)
         if noise is not None:
             drawn = noise(values.new_empty(*values.shape[:-1], values.shape[-1] + 1))
@@ -131,4 +144,4 @@ class DuelingActor(nn.Module):
             legal = self.legal(action_mask)
             # the largest of independent numbers: each legal choice is it equally often
             chosen = torch.where(explores, mask_logits(drawn[..., 1:], legal).argmax(-1), chosen)
-        return self.choices[chosen], None
+        return self.choices[chosen], hidden

@@ -75,6 +75,16 @@ class Recurrence(nn.Module):
         output, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True)
         return output[piece, place], self._pack(final)[piece[:, -1]]
 
+    def states(self, x: Tensor, hidden: Tensor, is_init: Tensor) -> Tensor:
+        """The state after every step ``[N, T, H]``; arguments are ``forward``'s."""
+        if self.kind == "gru" and self.layers == 1:
+            return self(x, hidden, is_init)[0]  # which is what it puts out
+        found = []
+        for t in range(x.shape[1]):
+            _, hidden = self(x[:, t : t + 1], hidden, is_init[:, t : t + 1])
+            found.append(hidden)
+        return torch.stack(found, dim=1)
+
     def _run(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         output, final = self.net(x.contiguous(), self._unpack(hidden))
         return output, self._pack(final)

@@ -65,15 +65,16 @@ class DeterministicLoss(JointQLoss):
     def targets(self) -> list[tuple[nn.Module, nn.Module]]:
         return [*super().targets, (self.target_actors, self.policy.actors)]
 
+    @property
+    def acting_next(self) -> tuple[str, nn.ModuleList]:
+        return "target_hidden", self.target_actors
+
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
-        actions = []
+        actions, smoothing = [], (noise, self.policy_noise, self.noise_clip)
         for agent, actor in enumerate(self.target_actors):
-            observation = self.spec.observation(following, agent, self.tensor_keys.observation)
-            mask = self.action_mask(following, agent)
-            actions.append(
-                actor.smoothed(observation, noise, self.policy_noise, self.noise_clip, mask)  # type: ignore[operator]
-            )
+            observation, beside = self.seen(following, agent, self.acting_next[0])
+            actions.append(actor.smoothed(observation, *smoothing, *beside))  # type: ignore[operator]
         return least(self.target_critic(self.state(following), actions))
 
     def actor(

@@ -50,11 +50,10 @@ class HAD3QNLoss(JointQLoss):
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
     ) -> Tensor:
-        actor, mask = self._actor(agent), self.action_mask(data, agent)
-        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
+        actor, (observation, beside) = self._actor(agent), self.seen(data, agent)
         value = self.candidates(data, agent, joint_action, actor.encoded)
-        error = actor(observation, mask) - value
-        legal = actor.legal(mask)
+        error = actor(observation, *beside) - value
+        legal = actor.legal(beside[0])
         if legal is None:
             return self.mean(error.square().mean(-1, keepdim=True), data, agent)
         error = torch.where(legal, error, 0.0)

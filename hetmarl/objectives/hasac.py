@@ -119,8 +119,8 @@ class HASACLoss(JointQLoss):
         self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], alpha: Tensor
     ) -> Tensor:
         """Σ_a π(a)·(α·log π(a) − Q(a)), ``[*B, 1]``."""
-        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
-        logits = self.policy.actors[agent](observation, self.action_mask(data, agent))
+        observation, beside = self.seen(data, agent)
+        logits = self.policy.actors[agent](observation, *beside)
         log_p = logits.log_softmax(-1)
         choices = torch.eye(logits.shape[-1], dtype=log_p.dtype, device=log_p.device)
         q = self.candidates(data, agent, joint_action, choices)
@@ -147,10 +147,11 @@ class HASACLoss(JointQLoss):
         for i, (log_alpha, log_prob) in enumerate(zip(self.log_alpha, log_probs, strict=True)):
             alive = self.alive(data, i)
             excess = log_prob.detach() + self.target_entropy(data, i)
-            loss = loss - log_alpha * masked_mean(excess, alive, self.reduce)
+            loss = loss - log_alpha * self.mean(excess, data, i)
             gap = gap + (excess if alive is None else excess * alive)
         assert isinstance(gap, Tensor)
-        return loss - self.log_alpha_joint * gap.mean()
+        valid = data.get("valid", None)
+        return loss - self.log_alpha_joint * masked_mean(gap, valid, self.reduce)
 
     def _joint_log_prob(self, data: TensorDictBase, log_probs: Sequence[Tensor]) -> Tensor:
         """log π(a|s) of the living, ``[*B, 1]``."""

@@ -128,8 +128,8 @@ class MEHAMLLoss(HASACLoss):
         return self.reduce(self.mean(distance, data, agent))
 
     def _policy_at(self, actor: Any, data: TensorDictBase, agent: int) -> ActionDistribution:
-        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
-        policy: ActionDistribution = actor.policy_at(observation, self.action_mask(data, agent))
+        observation, beside = self.seen(data, agent)
+        policy: ActionDistribution = actor.policy_at(observation, *beside)
         return policy
 
     @torch.no_grad()

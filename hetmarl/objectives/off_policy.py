@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
 from hetmarl.networks.actors import Sample
+from hetmarl.networks.body import HIDDEN, read_memory
 from hetmarl.networks.critics import JointQ
 from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.policy import TeamPolicy
@@ -43,6 +44,12 @@ class JointQLoss(LossModule):
     ``steps_to_next_obs [*B, 1]`` or ``[*B]``, the steps k taken (missing: 1), and optional
     ``priority_weight [*B, 1]``, a weight of each transition in L_Q. Written by
     ``hetmarl.data.Replay``, and by TorchRL's ``MultiStep``.
+
+    Actors with a memory learn from slices in time, ``*B`` = ``B, T``, of
+    ``Replay.sample_sequences``: they run over a slice from ``("hidden", <agent>) [B, T, H]`` at its
+    start, anew wherever ``is_init [B, T, 1]``; the action after a transition is chosen with what
+    the networks of the target remember there. Steps with ``valid [B, T, 1]`` False do not count.
+    ``burn_in`` brings the memories up to date first.
 
     Args:
         policy: the team's actors.
@@ -123,6 +130,20 @@ class JointQLoss(LossModule):
         """``[*B, 1]``, None where nobody dies."""
         return self.spec.alive(data, agent, key=self.tensor_keys.alive)
 
+    def seen(
+        self, data: TensorDictBase, agent: int, memory_of: str = HIDDEN
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """What the agent's network reads: observation ``[*B, O]``, and legal choices.
+
+        And where it has a memory, where that goes on (``Memory``).
+        """
+        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
+        mask = self.action_mask(data, agent)
+        if agent not in self.policy.recurrent:
+            return observation, (mask,)
+        root = memory_of if memory_of in data.keys() else HIDDEN  # the stored ones, so far
+        return observation, (mask, read_memory(data, self.spec.names[agent], root))
+
     def action_mask(self, data: TensorDictBase, agent: int) -> Tensor | None:
         """The agent's legal choices ``[*B, ΣK_d]``, None where all are."""
         return self.spec.action_mask(data, agent, key=self.tensor_keys.action_mask)
@@ -131,9 +152,49 @@ class JointQLoss(LossModule):
         self, data: TensorDictBase, agent: int, noise: NoiseLike = torch.randn_like
     ) -> Sample:
         """The agent's action ``[*B, W_i]`` by its policy as it is now, with gradient."""
-        observation = self.spec.observation(data, agent, key=self.tensor_keys.observation)
-        mask = self.action_mask(data, agent)
-        return self.policy.actors[agent].sample(observation, noise, mask)  # type: ignore[operator]
+        observation, beside = self.seen(data, agent)
+        return self.policy.actors[agent].sample(observation, noise, *beside)  # type: ignore[operator]
+
+    # ------------------------------------------------------------------ memories
+    @property
+    def acting_next(self) -> tuple[str, nn.ModuleList]:
+        """The networks that choose the action after a transition, and where their memories are."""
+        return HIDDEN, self.policy.actors
+
+    @torch.no_grad()
+    def burn_in(self, data: TensorDictBase, steps: int) -> TensorDictBase:
+        """Slices ``[B, steps + T]`` without their first steps, ``[B, T]``.
+
+        The memories that they begin with are those that the present networks have after the steps
+        left out; the stored ones are of the networks that acted (R2D2; Kapturowski et al. 2019).
+        """
+        rest = data[:, steps:]
+        for where, actors in {HIDDEN: self.policy.actors, **dict([self.acting_next])}.items():
+            for agent in self.policy.recurrent:
+                name, before = self.spec.names[agent], data[:, :steps]
+                memory = data.get((HIDDEN, name))[:, steps]
+                if steps:
+                    observation, beside = self.seen(before, agent)
+                    memory = actors[agent].states(observation, beside[1])[:, -1]  # type: ignore[operator]
+                rest.set((where, name), memory.unsqueeze(1).expand(*rest.shape, -1))
+        return rest
+
+    @torch.no_grad()
+    def following(self, data: TensorDictBase) -> TensorDictBase:
+        """``"next"``, of slices in time ``[B, T]`` as ``[B·T]``, each with its memories."""
+        following = data.get("next")
+        if not self.policy.recurrent:
+            return following
+        where, actors = self.acting_next
+        following = following.flatten(0, 1)
+        last = torch.arange(data.shape[1], device=data.device)[:, None] - 1
+        last = last + data.get(self.tensor_keys.steps)  # the transition's last step [B, T, 1]
+        for agent in self.policy.recurrent:
+            observation, beside = self.seen(data, agent, where)
+            states = actors[agent].states(observation, beside[1])  # type: ignore[operator]
+            after = states.gather(1, last.expand(*last.shape[:2], states.shape[-1]))
+            following.set((where, self.spec.names[agent]), after.flatten(0, 1))
+        return following
 
     # ------------------------------------------------------------------ the equations
     @abstractmethod
@@ -154,7 +215,7 @@ class JointQLoss(LossModule):
     def target(self, data: TensorDictBase, noise: NoiseLike = torch.randn_like) -> Tensor:
         """The n-step target y, ``[*B, 1]``."""
         keys, following = self.tensor_keys, data.get("next")
-        value = self.next_value(following, noise)
+        value = self.next_value(self.following(data), noise).view(*data.batch_size, 1)
         steps = data.get(keys.steps, None)
         # [B, 1], or [B] as TorchRL's MultiStep has it, which would broadcast to [B, B]
         taken = 1 if steps is None else steps.to(value.dtype).view_as(value)
@@ -171,14 +232,14 @@ class JointQLoss(LossModule):
         """
         y = self.target(data, noise)
         values = self.critic(self.state(data), self.joint_action(data))
-        weight = data.get(self.tensor_keys.priority_weight, None)
-        loss = torch.stack([self._square(value - y, weight) for value in values]).sum()
+        weight, valid = data.get(self.tensor_keys.priority_weight, None), data.get("valid", None)
+        squares = [(value - y).square() for value in values]
+        if weight is not None:
+            squares = [weight * square for square in squares]
+        loss = torch.stack([masked_mean(square, valid, self.reduce) for square in squares]).sum()
         stacked = torch.stack(values).detach()
         data.set(self.tensor_keys.td_error, (stacked - y).abs().mean(0))
-        return loss, stacked.mean()
-
-    def _square(self, error: Tensor, weight: Tensor | None) -> Tensor:
-        return error.square().mean() if weight is None else (weight * error.square()).mean()
+        return loss, masked_mean(stacked.mean(0), valid, self.reduce)
 
     @torch.no_grad()
     def candidates(
@@ -209,7 +270,9 @@ class JointQLoss(LossModule):
 
     def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor:
         """Mean of ``value [*B, 1]`` over the samples in which the agent lives (scalar)."""
-        return masked_mean(value, self.alive(data, agent), self.reduce)
+        alive, valid = self.alive(data, agent), data.get("valid", None)
+        counts = valid if alive is None else alive if valid is None else alive & valid
+        return masked_mean(value, counts, self.reduce)
 
     def actors_and_critic(self, data: TensorDictBase) -> tuple[TensorDict, list[Sample]]:
         """``loss_qvalue``, ``loss_actor`` summed over the agents, ``q_mean``; and the samples.

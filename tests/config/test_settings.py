@@ -192,7 +192,7 @@ def test_tuned_deterministic(settings: Compose, task: str, algorithm: str) -> No
     assert (found.algorithm.name, train.task.name) == (algorithm, f"mamujoco/{task}")
     assert train.task.options == {"observability": "full"}
     expected = {"gamma": 0.99, "polyak": 0.005, "batch_size": 1000, "max_grad_norm": None}
-    expected |= {"actor_lr": 5e-4, "critic_lr": 1e-3}
+    expected |= {"actor_lr": 5e-4, "critic_lr": 1e-3, "sequence_length": 20, "burn_in": 10}
     if "td3" in algorithm:
         steps, delay = TUNED_TD3[task]
         updates, noise = 1.0, 0.1
@@ -203,7 +203,9 @@ def test_tuned_deterministic(settings: Compose, task: str, algorithm: str) -> No
     assert asdict(train.algo) == expected
     assert (train.num_envs, train.total_frames) == (10, 10_000_000)
     assert (train.data.warmup_frames, train.data.buffer_size) == (10_000, 1_000_000)
-    assert train.network == DeterministicNetworkConfig([256, 256], "relu", "tanh", noise)
+    assert train.network == DeterministicNetworkConfig(
+        [256, 256], "relu", "tanh", exploration_noise=noise
+    )
 
 
 MEHAML: dict[str, dict[str, Any]] = {

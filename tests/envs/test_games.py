@@ -36,6 +36,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("matrix", {"matrix": [[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, -12]]], "repeats": 2}),
     ("markov", {"max_steps": 5}),
     ("markov", {"states": 6, "actions": [2, 3, 2], "density": 0.3, "termination": 0.3}),
+    ("recall", {}),
+    ("recall", {"num_agents": 3, "cues": 4, "delay": 0}),
     ("roles", {}),
     ("roles", {"actions": "continuous", "heterogeneity": 0.3}),
     ("roles", {**LONG_ROLES, "bonus": True}),
@@ -113,7 +115,7 @@ def test_tasks_are_listed_without_making_any() -> None:
     assert list_tasks("games") == [f"games/{name}" for name in sorted(TASKS)]
     assert sorted(MAKERS) == sorted(TASKS)
     code = (
-        "import sys, hetmarl_envs; assert len(hetmarl_envs.list_tasks('games')) == 10; "
+        "import sys, hetmarl_envs; assert len(hetmarl_envs.list_tasks('games')) == 11; "
         "print([m for m in sys.modules if m.startswith('hetmarl_envs.games.')])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -408,6 +410,27 @@ def test_heterogeneity_is_a_number_from_0_to_1() -> None:
         assert abs(share - h) < (0.04 if 0 < h < 1 else 1e-9)
 
 
+def test_recall_shows_once_and_asks_at_the_end() -> None:
+    env = make("recall", num_envs=200, cues=3, delay=2)
+    data = env.reset()
+    shown = data["agents", "observation"][..., :3].argmax(-1)
+    assert data["agents", "observation"].sum(-1).eq(1).all()  # a signal, and not yet the question
+    assert data["state"][:, :6].view(200, 2, 3).argmax(-1).equal(shown)
+    assert shown.flatten().bincount().min() > 100 and not shown[:, 0].equal(shown[:, 1])
+    for t in range(3):
+        data = env.step(data.set(("agents", "action"), shown.clone()))["next"]
+        blank = data["agents", "observation"]
+        assert (blank[..., :3] == 0).all() and (blank[..., 3] == (t == 2)).all()
+        assert (data["reward"] == 0).all() and not data["done"].any()
+        assert data["state"][:, :6].view(200, 2, 3).argmax(-1).equal(shown)
+    answer = shown.clone()
+    answer[:100, 0] = (answer[:100, 0] + 1) % 3
+    data = env.step(data.set(("agents", "action"), answer))["next"]
+    assert (data["reward"][:100] == 0.5).all() and (data["reward"][100:] == 1).all()
+    assert data["terminated"].all() and (data["agents", "observation"] == 0).all()
+    assert (env.optimal_return, env.memoryless_return) == (1.0, 1 / 3)
+
+
 def test_agents_see_alike() -> None:
     env = make("mixed", num_envs=50, heterogeneity=0.5)
     for data in (env.reset(), step(env, 0.0, 0)):
@@ -634,6 +657,9 @@ def test_a_gpu_plays_the_same_games(task: str, options: dict[str, Any]) -> None:
         ("markov", {"termination": 1.5}, r"termination=1\.5, expected a finite number from 0 to 1"),
         ("markov", {"game_seed": -1}, "game_seed=-1"),
         ("markov", {"max_steps": None}, "max_steps=None"),
+        ("recall", {"cues": 1}, "cues=1, expected a whole number of at least 2"),
+        ("recall", {"delay": -1}, "delay=-1, expected a whole number of at least 0"),
+        ("recall", {"num_agents": 1}, "num_agents=1, expected a whole number of at least 2"),
         ("roles", {"heterogeneity": 1.1}, r"heterogeneity=1\.1, expected a finite number from 0"),
         ("roles", {"num_agents": 1}, "num_agents=1, expected a whole number of at least 2"),
         ("roles", {"actions": "contin"}, r"actions='contin'.*Did you mean 'continuous'\?"),

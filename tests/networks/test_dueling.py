@@ -28,7 +28,7 @@ def test_values_are_the_streams_with_the_legal_mean_taken_off(hidden: tuple[int,
     observation, mask = torch.randn(5, 4).double(), legal_mask(5, choices=CHOICES)
     combinations = list(itertools.product(range(3), range(2)))
     assert [tuple(c) for c in net.choices.tolist()] == combinations
-    features = net.body(observation)
+    features = net.net(observation)
     value, advantage = net.value(features), net.advantage(features)
     assert value.shape == (5, 1) and advantage.shape == (5, 6)
     got, free = net(observation, mask), net(observation)

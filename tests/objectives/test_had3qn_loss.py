@@ -51,7 +51,7 @@ def combinations(loss: HAD3QNLoss, data: TensorDict, i: int, b: int) -> list[tup
 def values(loss: HAD3QNLoss, data: TensorDict, i: int, b: int) -> dict[tuple[int, ...], Tensor]:
     """Qⁱ of every legal choice in a sample."""
     actor, legal = loss.policy.actors[i], combinations(loss, data, i, b)
-    features = actor.body(loss.spec.observation(data, i)[b])
+    features = actor.net(loss.spec.observation(data, i)[b])
     every = [tuple(c) for c in actor.choices.tolist()]
     advantage = dict(zip(every, actor.advantage(features), strict=True))
     mean = sum(advantage[c] for c in legal) / max(1, len(legal))

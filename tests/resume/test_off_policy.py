@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from hetmarl.lightning import quiet_lightning
-from tests.resume.runs import FRAMES, GAME, VMAS, difference, interrupt, result, train
+from tests.resume.runs import FRAMES, GAME, GRU, VMAS, difference, interrupt, result, train
 
 CHOICES = GAME | {"actions": ["discrete"] * 3}
+SLICES: dict[str, Any] = {"config": {"sequence_length": 4, "burn_in": 2}}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] = {
     "had3qn": (
         CHOICES,
@@ -28,6 +29,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] 
             }
         },
         {"train/alpha/joint": [0.8, 0.4, 0.2, 0.1, 0.1, 0.1]},
+    ),
+    "hasac, memories": (GAME, SLICES | {"network": GRU}, {}),
+    "hatd3, memories": (VMAS, SLICES | {"network": GRU | {"memory": "lstm"}}, {}),
+    "had3qn, memories": (
+        CHOICES,
+        SLICES | {"network": GRU, "data_config": {"priority_alpha": 0.6}},
+        {},
     ),
 }
 """Environment, options, and what is logged after each of six iterations."""

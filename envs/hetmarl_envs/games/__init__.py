@@ -24,6 +24,7 @@ TASKS = (
     "mixed",
     "penalty",
     "product",
+    "recall",
     "roles",
     "sharing",
     "trap",

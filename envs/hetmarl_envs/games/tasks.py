@@ -14,6 +14,7 @@ from hetmarl_envs.games.base import GameEnv
 from hetmarl_envs.games.garnet import random_game
 from hetmarl_envs.games.options import number, whole
 from hetmarl_envs.games.product import ProductEnv
+from hetmarl_envs.games.recall import RecallEnv
 from hetmarl_envs.games.roles import RolesEnv
 from hetmarl_envs.games.table_env import TableEnv
 from hetmarl_envs.games.tabular import TabularGame
@@ -101,6 +102,7 @@ MAKERS: dict[str, Callable[..., GameEnv]] = {
     "mixed": RolesEnv,
     "penalty": penalty,
     "product": ProductEnv,
+    "recall": RecallEnv,
     "roles": RolesEnv,
     "sharing": sharing,
     "trap": trap,

@@ -1,0 +1,125 @@
+"""What off-policy actors are made of: a plain network, or one with a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hetmarl.networks.body import Memory
+from hetmarl.networks.config import ACTIVATIONS, NetworkConfig
+from hetmarl.networks.linear import Linear
+from hetmarl.networks.mlp import mlp
+from hetmarl.networks.recurrence import Recurrence
+
+
+class RecurrentLayers(nn.Module):
+    """Hidden layers, then a recurrent one.
+
+    Args:
+        inputs: width O of the input.
+        sizes: of the hidden layers; none: the recurrent one reads the input.
+        config: kind and size of the memory, and the activation.
+        last_activation: after the last hidden layer, if another.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        sizes: Sequence[int],
+        config: NetworkConfig,
+        last_activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.layers: nn.Module = nn.Identity()
+        if sizes:
+            last = ACTIVATIONS[last_activation or config.activation]()
+            *before, inputs_of_memory = sizes
+            net = mlp(inputs, inputs_of_memory, before, config.activation)
+            self.layers, inputs = nn.Sequential(net, last), inputs_of_memory
+        self.memory = Recurrence(config.memory, inputs, config.memory_size, config.memory_layers)
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+        """Features ``[*B, size]`` and the state after the last step ``[N, H]``.
+
+        Args:
+            x: ``[N, O]``, one step, or ``[N, T, O]``.
+            memory: where it goes on; None: from zero.
+        """
+        hidden, is_init = memory or self._zero(x)
+        if x.ndim == 2:
+            features = self.layers(x).unsqueeze(1)
+            features, hidden = self.memory(features, hidden, is_init.unsqueeze(1))
+            return features.squeeze(1), hidden
+        return self.memory(self._through_time(x), hidden, is_init)
+
+    def states(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        """The state after every step, ``[N, T, H]``, of ``x [N, T, O]``."""
+        return self.memory.states(self._through_time(x), *(memory or self._zero(x)))
+
+    def _through_time(self, x: Tensor) -> Tensor:
+        """The hidden layers' output: for matrices, which have the faster products."""
+        return self.layers(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def _zero(self, x: Tensor) -> Memory:
+        is_init = torch.zeros(*x.shape[:-1], 1, dtype=torch.bool, device=x.device)
+        return Memory(x.new_zeros(len(x), self.memory.state_size), is_init)
+
+
+class RecurrentMLP(RecurrentLayers):
+    """``RecurrentLayers`` with a linear output."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        config: NetworkConfig,
+        last_activation: str | None = None,
+    ) -> None:
+        super().__init__(inputs, config.hidden_sizes, config, last_activation)
+        self.head = Linear(config.memory_size, outputs)
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+        """Outputs ``[*B, outputs]`` and the state after the last step ``[N, H]``."""
+        features, hidden = super().forward(x, memory)
+        return self.head(features), hidden
+
+
+class OffPolicyActor(nn.Module):
+    """An actor on a plain network ``net``, or on ``RecurrentLayers``.
+
+    With a memory ``*B`` is ``N``, one step, or ``N, T``, and ``Memory`` says where it goes on.
+    """
+
+    net: nn.Module
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers H of the recurrent state; 0 without one."""
+        return self.net.memory.state_size if isinstance(self.net, RecurrentLayers) else 0
+
+    def output(
+        self, observation: Tensor, memory: Memory | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the network makes of ``[*B, O]``, and its state after the last step ``[N, H]``."""
+        # to the weights' device and dtype, and out of autocast's: in bfloat16 what follows would
+        # have two or three digits
+        weight = next(self.parameters())
+        if isinstance(self.net, RecurrentLayers):
+            output, hidden = self.net(observation.to(weight), memory)
+            return output.to(weight.dtype), hidden
+        return self.net(observation.to(weight)).to(weight.dtype), None
+
+    def states(self, observation: Tensor, memory: Memory | None = None) -> Tensor:
+        """The recurrent state after every step, ``[N, T, H]``, of observations ``[N, T, O]``."""
+        assert isinstance(self.net, RecurrentLayers)
+        return self.net.states(observation.to(next(self.parameters())), memory)
+
+
+def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:
+    """An actor's network as ``config`` wants it."""
+    if config.memory != "none":
+        return RecurrentMLP(inputs, outputs, config, config.actor_last_activation)
+    sizes, activation = config.hidden_sizes, config.activation
+    return mlp(inputs, outputs, sizes, activation, config.actor_last_activation)
