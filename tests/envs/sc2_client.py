@@ -28,8 +28,9 @@ class Server:
     def __init__(self, root: Path, *, prefix: tuple[str, ...] = ()) -> None:
         self.port = free_port()
         (binary,) = root.glob("Versions/Base*/SC2_x64")
-        arguments = ["-listen", "127.0.0.1", "-port", str(self.port), "-dataDir", f"{root}/"]
-        self.process = subprocess.Popen([*prefix, str(binary), *arguments, "-tempDir", "/tmp/x/"])
+        arguments = ["-listen", "127.0.0.1", "-port", str(self.port)]
+        arguments += ["-dataDir", f"{root}/", "-tempDir", f"{root}/temp/"]
+        self.process = subprocess.Popen([*prefix, str(binary), *arguments])
 
     def __enter__(self) -> Server:
         return self
