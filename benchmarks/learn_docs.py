@@ -45,40 +45,33 @@ def line_table(runs: Sequence[Run], results: Results) -> str:
         "| task | | frames | last evaluation of each seed | mean ± 95 % | random | minutes a run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (task, label), members in lines(runs).items():
-        rows = [row for row in map(results.find, members) if row]
-        if not rows:
-            continue
-        finals = np.array([float(row["return_mean"]) for row in rows])
-        random = np.mean([float(row["random_mean"]) for row in rows])
-        minutes = [float(row["wall_seconds"]) / 60 for row in rows]
-        half = f" ± {number(float(interval(finals)))}" if len(rows) > 1 else ""
-        spent = sorted({f"{min(minutes):.0f}", f"{max(minutes):.0f}"}, key=int)
+    for line in lines(runs, results):
+        finals, minutes = line.finals, line.seconds / 60
+        half = f" ± {number(float(interval(finals)))}" if len(finals) > 1 else ""
+        spent = sorted({f"{minutes.min():.0f}", f"{minutes.max():.0f}"}, key=int)
         text.append(
-            f"| `{task}` | {label} | {members[0].frames:,} | {', '.join(map(number, finals))} "
-            f"| {number(finals.mean())}{half} | {number(random)} | {' to '.join(spent)} |"
+            f"| `{line.task}` | {line.label} | {line.frames:,} | {', '.join(map(number, finals))} "
+            f"| {number(finals.mean())}{half} | {number(line.random.mean())} "
+            f"| {' to '.join(spent)} |"
         )
     return "\n".join(text) if len(text) > 2 else "*Not run yet.*"
 
 
 def grid_table(runs: Sequence[Run], results: Results) -> str:
     """A line per task, a column per label: the mean over the seeds, the highest in bold."""
-    tasks = list(dict.fromkeys(run.task for run in runs))
     labels = list(dict.fromkeys(run.label for run in runs))
     text = [f"| task | {' | '.join(labels)} | random |", "|---" * (len(labels) + 2) + "|"]
-    for task in tasks:
-        means: dict[str, float] = {}
-        random: list[float] = []
-        for (of, label), members in lines(runs).items():
-            rows = [row for row in map(results.find, members) if row and of == task]
-            if rows:
-                means[label] = float(np.mean([float(row["return_mean"]) for row in rows]))
-                random += [float(row["random_mean"]) for row in rows]
-        if means:
-            best = max(means, key=lambda label: means[label])
-            cells = [number(means[label]) if label in means else "" for label in labels]
-            cells[labels.index(best)] = f"**{cells[labels.index(best)]}**"
-            text.append(f"| `{task}` | {' | '.join(cells)} | {number(float(np.mean(random)))} |")
+    found = lines(runs, results)
+    for task in dict.fromkeys(run.task for run in runs):
+        members = [line for line in found if line.task == task]
+        if not members:
+            continue
+        means = {line.label: line.finals.mean() for line in members}
+        best = max(means, key=lambda label: means[label])
+        cells = [number(means[label]) if label in means else "" for label in labels]
+        cells[labels.index(best)] = f"**{cells[labels.index(best)]}**"
+        random = np.concatenate([line.random for line in members]).mean()
+        text.append(f"| `{task}` | {' | '.join(cells)} | {number(random)} |")
     return "\n".join(text) if len(text) > 2 else "*Not run yet.*"
 
 

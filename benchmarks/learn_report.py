@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from learn_runs import Results, Run
@@ -15,12 +16,35 @@ from hetmarl.curves import read_metrics, replaced
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
-def lines(runs: Sequence[Run]) -> dict[tuple[str, str], list[Run]]:
-    """Runs by (task, label), in the order of the suite."""
+class Line(NamedTuple):
+    """A task and label with the runs that have finished, at least one; arrays ``[seeds]``."""
+
+    task: str
+    label: str
+    frames: int
+    finished: list[Run]
+    finals: np.ndarray
+    best: np.ndarray
+    random: np.ndarray
+    seconds: np.ndarray
+
+
+def lines(runs: Sequence[Run], results: Results) -> list[Line]:
+    """What has finished, in the order of the suite."""
     grouped: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         grouped.setdefault((run.task, run.label), []).append(run)
-    return grouped
+    found = []
+    for (task, label), members in grouped.items():
+        rows = [(run, row) for run in members if (row := results.find(run))]
+        if rows:
+            columns = (
+                np.array([float(row[column]) for _, row in rows])
+                for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
+            )
+            finished = [run for run, _ in rows]
+            found.append(Line(task, label, members[0].frames, finished, *columns))
+    return found
 
 
 def interval(values: np.ndarray) -> np.ndarray:
@@ -38,20 +62,14 @@ def markdown(runs: Sequence[Run], results: Results) -> str:
         "| task | | frames | seeds | evaluation return | of each seed | best | random | minutes |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for (task, label), members in lines(runs).items():
-        rows = [row for row in map(results.find, members) if row]
-        if not rows:
-            continue
-        finals, best, random, wall = (
-            np.array([float(row[column]) for row in rows])
-            for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
-        )
-        spread = f" ± {interval(finals):.0f}" if len(rows) > 1 else ""
+    for line in lines(runs, results):
+        seeds, finals = len(line.finals), line.finals
+        spread = f" ± {interval(finals):.0f}" if seeds > 1 else ""
         each = ", ".join(f"{value:.0f}" for value in finals)
         text.append(
-            f"| {task} | {label} | {members[0].frames:,} | {len(rows)} "
-            f"| {finals.mean():.0f}{spread} | {each} | {best.max():.0f} | {random.mean():.0f} "
-            f"| {wall.mean() / 60:.0f} |"
+            f"| {line.task} | {line.label} | {line.frames:,} | {seeds} "
+            f"| {finals.mean():.0f}{spread} | {each} | {line.best.max():.0f} "
+            f"| {line.random.mean():.0f} | {line.seconds.mean() / 60:.0f} |"
         )
     text += [
         "",
@@ -68,35 +86,32 @@ def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> lis
     from matplotlib.ticker import EngFormatter
 
     images: list[Path] = []
+    found = lines(runs, results)
     for task in dict.fromkeys(run.task for run in runs):
+        members = [line for line in found if line.task == task]
+        if not members:
+            continue
         figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
         axes = figure.subplots()
-        random: list[float] = []
-        for (of, label), members in lines(runs).items():
-            finished = [(run, row) for run in members if of == task and (row := results.find(run))]
-            if not finished:
-                continue
-            random += [float(row["random_mean"]) for _, row in finished]
+        for line in members:
             curves = [
                 np.loadtxt(results.curve(run), delimiter=",", skiprows=1, ndmin=2)
-                for run, _ in finished
+                for run in line.finished
             ]
             shortest = min(len(curve) for curve in curves)
             frames = curves[0][:shortest, 0]
             values = np.stack([curve[:shortest, 1] for curve in curves])
             mean, half = values.mean(0), interval(values)
-            name = f"{label} ({len(curves)} seeds)" if len(curves) > 1 else label
-            (line,) = axes.plot(frames, mean, label=name, linewidth=2)
+            name = f"{line.label} ({len(curves)} seeds)" if len(curves) > 1 else line.label
+            (drawn,) = axes.plot(frames, mean, label=name, linewidth=2)
+            color = drawn.get_color()
             axes.fill_between(
-                frames, mean - half, mean + half, color=line.get_color(), alpha=0.18, linewidth=0
+                frames, mean - half, mean + half, color=color, alpha=0.18, linewidth=0
             )
             for curve in curves:
-                axes.plot(
-                    curve[:, 0], curve[:, 1], color=line.get_color(), alpha=0.45, linewidth=0.8
-                )
-        if not random:
-            continue
-        axes.axhline(float(np.mean(random)), color="gray", linestyle="--", label="random")
+                axes.plot(curve[:, 0], curve[:, 1], color=color, alpha=0.45, linewidth=0.8)
+        random = np.concatenate([line.random for line in members]).mean()
+        axes.axhline(random, color="gray", linestyle="--", label="random")
         axes.set(title=task, xlabel="frames", ylabel="evaluation return")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
