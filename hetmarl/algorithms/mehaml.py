@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hetmarl.algorithms.hasac import HASAC, HASACConfig
-from hetmarl.engines import GradientStep, SoftMirrorEngine
+from hetmarl.engines import SoftMirrorEngine
 from hetmarl.networks import JointQ, TeamPolicy
 from hetmarl.objectives import Drift, MEHAMLLoss, Neighbourhood, NoDrift
 from hetmarl_envs.errors import ConfigError
@@ -41,6 +40,7 @@ class MEHAML(HASAC):
     config_type = MEHAMLConfig
     quantities = (*HASAC.quantities, "drift", "distance", "step_fraction")
     loss: MEHAMLLoss
+    engine_type = SoftMirrorEngine
 
     def drift(self) -> Drift:
         """The member's drift D; none unless it says otherwise."""
@@ -54,15 +54,6 @@ class MEHAML(HASAC):
         return MEHAMLLoss(
             policy, critic, self.drift(), self.neighbourhood(), **self.loss_settings()
         )
-
-    def make_engine(
-        self,
-        critic: GradientStep,
-        actors: Sequence[GradientStep],
-        temperatures: GradientStep | None,
-    ) -> SoftMirrorEngine:
-        polyak = self.config.polyak
-        return SoftMirrorEngine(self.loss, critic, actors, temperatures, polyak, self.sequential)
 
     def begin_update(self, update: int) -> None:
         if (update - 1) % self.config.old_interval == 0:

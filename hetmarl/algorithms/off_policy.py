@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,6 +72,8 @@ class OffPolicyModule(TeamModule):
 
     config_type = OffPolicyConfig
     loss: JointQLoss
+    engine_type: ClassVar[type[OffPolicyEngine]] = OffPolicyEngine
+    """How one gradient step of everybody goes."""
     sequential: ClassVar[bool] = True
     """One agent after another, each against its updated predecessors; or all at once."""
     num_critics: ClassVar[int] = 2
@@ -115,16 +116,6 @@ class OffPolicyModule(TeamModule):
     def begin_update(self, update: int) -> None:
         """Called before gradient step number ``update``, counted from 1."""
 
-    def make_engine(
-        self,
-        critic: GradientStep,
-        actors: Sequence[GradientStep],
-        temperatures: GradientStep | None,
-    ) -> OffPolicyEngine:
-        """How one gradient step of everybody goes, out of the single steps."""
-        polyak = self.config.polyak
-        return OffPolicyEngine(self.loss, critic, actors, temperatures, polyak, self.sequential)
-
     # ------------------------------------------------------------------ the machinery
     def make_critic(self) -> JointQ:
         return JointQ(self.spec, self.network, self.num_critics)
@@ -142,7 +133,9 @@ class OffPolicyModule(TeamModule):
         actors = [step(list(a.parameters()), config.actor_lr, norm) for a in loss.policy.actors]
         adapted, lr = self.temperatures()
         temperatures = step(adapted, lr, None) if adapted else None
-        self.engine = self.make_engine(critic, actors, temperatures)
+        self.engine = self.engine_type(
+            loss, critic, actors, temperatures, config.polyak, self.sequential
+        )
         return [s.optimizer for s in (critic, *actors, temperatures) if s is not None]
 
     def learn(self, batch: ReplayBatch, randomness: UpdateRandomness) -> dict[str, Tensor]:
