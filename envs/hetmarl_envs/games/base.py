@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from hetmarl_envs.contract import ActionSpace
 from hetmarl_envs.errors import ConfigError, ContractError
 from hetmarl_envs.games.options import whole
+from hetmarl_envs.rows import done_spec, flag
 
 
 class GameEnv(EnvBase):
@@ -80,7 +81,6 @@ class GameEnv(EnvBase):
     def _make_specs(self, observation_dim: int, state_dim: int) -> None:
         n, device = self.num_envs, self.device
         observations, actions = {}, {}
-        flag = Categorical(2, shape=(n, 1), dtype=torch.bool, device=device)
         for group, members in self._members.items():
             shape = (n, len(members))
             space = self.spaces[members[0]]
@@ -88,11 +88,9 @@ class GameEnv(EnvBase):
                 observation=Unbounded((*shape, observation_dim), device=device), shape=shape
             )
             if self._mortal:
-                seen["alive"] = Categorical(2, shape=(*shape, 1), dtype=torch.bool, device=device)
+                seen["alive"] = flag((*shape, 1), device)
             if self._masked and space.kind == "discrete":
-                seen["action_mask"] = Categorical(
-                    2, shape=(*shape, *space.choices), dtype=torch.bool, device=device
-                )
+                seen["action_mask"] = flag((*shape, *space.choices), device)
             observations[group] = seen
             actions[group] = Composite(action=_action_spec(space, shape, device), shape=shape)
         state = Unbounded((n, state_dim), device=device)
@@ -103,11 +101,7 @@ class GameEnv(EnvBase):
         self.reward_spec = Composite(
             reward=Unbounded((n, 1), device=device), shape=(n,), device=device
         )
-        self.done_spec = Composite(
-            {key: flag.clone() for key in ("done", "terminated", "truncated")},
-            shape=(n,),
-            device=device,
-        )
+        self.done_spec = done_spec(n, device)
 
     # ------------------------------------------------------------------ what a game writes
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hetmarl_envs.errors import ConfigError
@@ -18,6 +18,7 @@ from hetmarl_envs.mamujoco.factorization import Division
 from hetmarl_envs.mamujoco.rendering import Renderer
 from hetmarl_envs.mamujoco.simulator import Array
 from hetmarl_envs.mamujoco.team import Team, default_threads, make_scenario
+from hetmarl_envs.rows import done_spec
 
 
 class MAMuJoCoEnv(EnvBase):
@@ -151,12 +152,7 @@ class MAMuJoCoEnv(EnvBase):
         self.reward_spec = Composite(
             reward=Unbounded((n, 1), device=device), shape=(n,), device=device
         )
-        flag = Categorical(2, shape=(n, 1), dtype=torch.bool, device=device)
-        self.done_spec = Composite(
-            {key: flag.clone() for key in ("done", "terminated", "truncated")},
-            shape=(n,),
-            device=device,
-        )
+        self.done_spec = done_spec(n, device)
 
     # ------------------------------------------------------------------ TorchRL's hooks
     def _set_seed(self, seed: int | None) -> None:

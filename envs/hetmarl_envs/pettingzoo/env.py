@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
@@ -17,6 +17,7 @@ from hetmarl_envs.pettingzoo.layout import ParallelEnv, read_layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents
 from hetmarl_envs.pettingzoo.workers import InWorkers, StartMethod
+from hetmarl_envs.rows import done_spec, flag, rows_to_reset
 
 TeamReward = Literal["sum", "mean"]
 
@@ -153,32 +154,26 @@ class PettingZooEnv(EnvBase):
             spaces = layout.team[members[0]].spaces
             seen = {"observation": Unbounded((*shape, *spaces.observation_shape), device=device)}
             if group in rows.mask:
-                seen["action_mask"] = _flag((*shape, spaces.width), device)
+                seen["action_mask"] = flag((*shape, spaces.width), device)
             if self._leaving:
-                seen["alive"] = _flag((*shape, 1), device)
+                seen["alive"] = flag((*shape, 1), device)
             observations[group] = Composite(seen, shape=shape)
             actions[group] = Composite(action=spaces.spec(shape, device), shape=shape)
             rewards[group] = Composite(reward=Unbounded((*shape, 1), device=device), shape=shape)
         if layout.state_size is not None:
             observations["state"] = Unbounded((*batch, layout.state_size), device=device)
         rewards["reward"] = Unbounded((*batch, 1), device=device)
-        ends = {key: _flag((*batch, 1), device) for key in ("done", "terminated", "truncated")}
         self.observation_spec = Composite(observations, shape=batch, device=device)
         self.action_spec = Composite(actions, shape=batch, device=device)
         self.reward_spec = Composite(rewards, shape=batch, device=device)
-        self.done_spec = Composite(ends, shape=batch, device=device)
+        self.done_spec = done_spec(self.num_envs, device)
 
     # ------------------------------------------------------------------ TorchRL's hooks
     def _set_seed(self, seed: int | None) -> None:
         self._rows.seed(0 if seed is None else int(seed) % 2**63)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is None or not self._started:
-            rows: Any = range(self.num_envs)
-        else:
-            rows = mask.reshape(self.num_envs).nonzero().squeeze(-1).tolist()
-        self._rows.reset(rows)
+        self._rows.reset(rows_to_reset(tensordict if self._started else None, self.num_envs))
         self._started = True
         return self._output()
 
@@ -295,7 +290,3 @@ def _check_choice(where: str, option: str, value: Any, choices: Sequence[Any]) -
     if value not in choices:
         hint = did_you_mean(str(value), [choice for choice in choices if choice is not None])
         raise ConfigError(f"{where}: {option}={value!r}, expected one of {list(choices)}.{hint}")
-
-
-def _flag(shape: Sequence[int], device: torch.device) -> Categorical:
-    return Categorical(2, shape=torch.Size(shape), dtype=torch.bool, device=device)

@@ -11,6 +11,7 @@ import torch
 from hetmarl_envs.errors import ConfigError, ContractError
 from hetmarl_envs.pettingzoo.layout import Agent, Layout, ParallelEnv
 from hetmarl_envs.pettingzoo.spaces import MASK, Array
+from hetmarl_envs.rows import read_saved
 
 Opponents = Literal["random", "still"]
 
@@ -264,18 +265,12 @@ class InProcess:
             ConfigError: it is of another number of environments, or of other agents.
         """
         arrays = self._arrays()
-        theirs = {key: tuple(array.shape) for key, array in state["arrays"].items()}
-        ours = {key: array.shape for key, array in arrays.items()}
-        if theirs != ours:
-            raise ConfigError(
-                f"{self.where}: the saved state holds {theirs}, this environment {ours}. Make it "
-                "with the options that the saved one had."
-            )
+        saved = read_saved(state["arrays"], arrays, self.where)
         envs: list[Any] = self.envs
-        for env, saved in zip(envs, state["envs"], strict=True):
-            env.load_runtime_state(saved)
+        for env, own in zip(envs, state["envs"], strict=True):
+            env.load_runtime_state(own)
         for key, array in arrays.items():
-            array[...] = state["arrays"][key].cpu().numpy()
+            array[...] = saved[key]
         self._seeds = list(state["seeds"])
         self._random = np.random.default_rng()
         self._random.bit_generator.state = dict(state["opponents"])

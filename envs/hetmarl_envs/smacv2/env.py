@@ -15,6 +15,7 @@ from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.rows import done_spec, flag, rows_to_reset
 from hetmarl_envs.smacv2.games import INFO, Games
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import game_arguments
@@ -111,8 +112,8 @@ class SMACv2Env(EnvBase):
         shape = torch.Size([*batch, sizes["agents"]])
         seen = Composite(
             observation=Unbounded((*shape, sizes["obs"]), device=device),
-            action_mask=_flag((*shape, sizes["actions"]), device),
-            alive=_flag((*shape, 1), device),
+            action_mask=flag((*shape, sizes["actions"]), device),
+            alive=flag((*shape, 1), device),
             shape=shape,
         )
         one = Unbounded((*batch, 1), device=device)
@@ -125,20 +126,14 @@ class SMACv2Env(EnvBase):
         actions = Composite(action=choices, shape=shape)
         self.action_spec = Composite({GROUP: actions}, shape=batch, device=device)
         self.reward_spec = Composite(reward=one, shape=batch, device=device)
-        ends = {key: _flag((*batch, 1), device) for key in ("done", "terminated", "truncated")}
-        self.done_spec = Composite(ends, shape=batch, device=device)
+        self.done_spec = done_spec(self.num_envs, device)
 
     # ------------------------------------------------------------------ TorchRL's hooks
     def _set_seed(self, seed: int | None) -> None:
         self._games.seed(0 if seed is None else int(seed) % 2**63)
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
-        mask = None if tensordict is None else tensordict.get("_reset", None)
-        if mask is None or not self._started:
-            rows: Any = range(self.num_envs)
-        else:
-            rows = mask.reshape(self.num_envs).nonzero().squeeze(-1).tolist()
-        self._games.reset(rows)
+        self._games.reset(rows_to_reset(tensordict if self._started else None, self.num_envs))
         self._started = True
         return self._output()
 
@@ -226,7 +221,3 @@ class SMACv2Env(EnvBase):
 def _warn_once(version: str) -> None:
     """Once in a process: whoever reads numbers must know where they come from."""
     _log.warning("the tasks smacv2/... run on %s: nothing here is a result on the game.", version)
-
-
-def _flag(shape: Sequence[int], device: torch.device) -> Categorical:
-    return Categorical(2, shape=torch.Size(shape), dtype=torch.bool, device=device)

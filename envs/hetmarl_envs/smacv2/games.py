@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hetmarl_envs.errors import ConfigError, ContractError, HetmarlError
+from hetmarl_envs.errors import ContractError, HetmarlError
+from hetmarl_envs.rows import read_saved
 from hetmarl_envs.smacv2.process import CLOSING, GameProcess, LostError
 
 Array = NDArray[Any]
@@ -260,17 +261,10 @@ class Games:
             ConfigError: it is of another environment.
         """
         arrays = self._arrays()
-        theirs = {key: tuple(array.shape) for key, array in state["arrays"].items()}
-        ours = {key: array.shape for key, array in arrays.items()}
-        if theirs != ours:
-            raise ConfigError(
-                f"{self.where}: the saved state holds {theirs}, this environment {ours}. Make it "
-                "with the options that the saved one had."
-            )
+        saved = read_saved(state["arrays"], arrays, self.where)
         self._seed, self._episode = int(state["seed"]), list(state["episode"])
         self._played = [played.tolist() for played in state["played"]]
         self._cut = [False] * len(self._processes)
-        saved = {key: array.cpu().numpy() for key, array in state["arrays"].items()}
         over = saved["terminated"] | saved["truncated"]
         if started:
             self._begin([row for row in range(len(over)) if not over[row]])

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Composite, Unbounded
+from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
+from hetmarl_envs.rows import done_spec
 from hetmarl_envs.vmas import graph
 from hetmarl_envs.vmas.agents import Team, action_spec, choose_agents
 from hetmarl_envs.vmas.randomness import PrivateRandomness, draws_elsewhere
@@ -147,13 +148,10 @@ class VMASEnv(EnvBase):
             actions[group] = Composite(action=action_spec(space, shape, self.device), shape=shape)
             rewards[group] = Composite(reward=Unbounded((*shape, 1), device=device), shape=shape)
         rewards["reward"] = Unbounded((*batch, 1), device=device)
-        done = Categorical(2, shape=(*batch, 1), dtype=torch.bool, device=device)
         self.observation_spec = Composite(observations, shape=batch, device=device)
         self.action_spec = Composite(actions, shape=batch, device=device)
         self.reward_spec = Composite(rewards, shape=batch, device=device)
-        self.done_spec = Composite(
-            done=done, terminated=done.clone(), truncated=done.clone(), shape=batch, device=device
-        )
+        self.done_spec = done_spec(self.num_envs, device)
 
     # ------------------------------------------------------------------ stepping
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
