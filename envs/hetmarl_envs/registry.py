@@ -54,6 +54,17 @@ class Family:
         return [name for name in self.requires if not _installed(name)]
 
 
+def lazily(maker: str) -> Callable[..., EnvBase]:
+    """A family's ``make`` that imports ``"module:class or function"`` when it is called."""
+    return lambda task, **options: _load(maker)(task, **options)
+
+
+def _load(place: str) -> Any:
+    """What stands at ``"module:name"``; without a name the module's ``FAMILY``."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name or "FAMILY")
+
+
 def _installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
@@ -126,9 +137,7 @@ def get_family(name: str) -> Family:
         )
     entry = _families[name]
     if isinstance(entry, str):
-        module, _, attribute = entry.partition(":")
-        entry = getattr(importlib.import_module(module), attribute or "FAMILY")
-        _families[name] = entry
+        entry = _families[name] = _load(entry)
     return entry
 
 

@@ -6,14 +6,7 @@ solves finite games exactly.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from hetmarl_envs.registry import Family
-
-if TYPE_CHECKING:
-    import torch
-
-    from hetmarl_envs.games.base import GameEnv
+from hetmarl_envs.registry import Family, lazily
 
 __all__ = ["FAMILY", "TASKS"]
 
@@ -31,13 +24,4 @@ TASKS = (
     "xor",
 )
 
-
-def _make(
-    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
-) -> GameEnv:
-    from hetmarl_envs.games.tasks import make
-
-    return make(task, num_envs=num_envs, seed=seed, device=device, **options)
-
-
-FAMILY = Family(name="games", make=_make, tasks=lambda: TASKS)
+FAMILY = Family(name="games", make=lazily("hetmarl_envs.games.tasks:make"), tasks=lambda: TASKS)

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hetmarl_envs.registry import Family
+from hetmarl_envs.registry import Family, lazily
 
 if TYPE_CHECKING:
-    import torch
-
     from hetmarl_envs.gymnasium.env import GymnasiumEnv
 
 __all__ = ["FAMILY", "GymnasiumEnv"]
@@ -43,14 +41,6 @@ LISTED = (
 )
 
 
-def _make(
-    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
-) -> GymnasiumEnv:
-    from hetmarl_envs.gymnasium.env import GymnasiumEnv
-
-    return GymnasiumEnv(task, num_envs=num_envs, seed=seed, device=device, **options)
-
-
 def __getattr__(name: str) -> Any:
     if name == "GymnasiumEnv":
         from hetmarl_envs.gymnasium.env import GymnasiumEnv
@@ -61,7 +51,7 @@ def __getattr__(name: str) -> Any:
 
 FAMILY = Family(
     name="gymnasium",
-    make=_make,
+    make=lazily("hetmarl_envs.gymnasium.env:GymnasiumEnv"),
     tasks=lambda: LISTED,
     requires=("gymnasium",),
     install="pip install 'gymnasium>=1.4,<2'",

@@ -8,22 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hetmarl_envs.mpe.scenarios import SCENARIOS, scenario_options
-from hetmarl_envs.registry import Family
+from hetmarl_envs.registry import Family, lazily
 
 if TYPE_CHECKING:
-    import torch
-
     from hetmarl_envs.mpe.env import MPEEnv
 
 __all__ = ["FAMILY", "SCENARIOS", "MPEEnv", "scenario_options"]
-
-
-def _make(
-    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
-) -> MPEEnv:
-    from hetmarl_envs.mpe.env import MPEEnv
-
-    return MPEEnv(task, num_envs=num_envs, seed=seed, device=device, **options)
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 FAMILY = Family(
     name="mpe",
-    make=_make,
+    make=lazily("hetmarl_envs.mpe.env:MPEEnv"),
     tasks=lambda: SCENARIOS,
     requires=("mpe2",),
     install='pip install "hetmarl[mpe]"',

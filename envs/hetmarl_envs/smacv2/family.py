@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from hetmarl_envs.registry import Family
+from hetmarl_envs.registry import Family, lazily
 from hetmarl_envs.smacv2.tasks import task_names
-
-if TYPE_CHECKING:
-    import torch
-
-    from hetmarl_envs.smacv2.env import SMACv2Env
 
 INSTALL = """pip install "hetmarl[smacv2]"
   pip install --no-deps pysc2
@@ -51,17 +45,9 @@ def problem() -> str:
     return ""
 
 
-def _make(
-    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
-) -> SMACv2Env:
-    from hetmarl_envs.smacv2.env import SMACv2Env
-
-    return SMACv2Env(task, num_envs=num_envs, seed=seed, device=device, **options)
-
-
 FAMILY = Family(
     name="smacv2",
-    make=_make,
+    make=lazily("hetmarl_envs.smacv2.env:SMACv2Env"),
     tasks=task_names,
     requires=("s2clientprotocol", "pysc2", "smacv2"),
     install=INSTALL,

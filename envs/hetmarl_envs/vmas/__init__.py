@@ -7,23 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hetmarl_envs.registry import Family
+from hetmarl_envs.registry import Family, lazily
 from hetmarl_envs.vmas.scenarios import load_scenario, scenario_names, scenario_options
 
 if TYPE_CHECKING:
-    import torch
-
     from hetmarl_envs.vmas.env import VMASEnv
 
 __all__ = ["FAMILY", "VMASEnv", "load_scenario", "scenario_names", "scenario_options"]
-
-
-def _make(
-    task: str, *, num_envs: int, seed: int, device: torch.device | str | None, **options: Any
-) -> VMASEnv:
-    from hetmarl_envs.vmas.env import VMASEnv
-
-    return VMASEnv(task, num_envs=num_envs, seed=seed, device=device, **options)
 
 
 def __getattr__(name: str) -> Any:
@@ -36,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
 FAMILY = Family(
     name="vmas",
-    make=_make,
+    make=lazily("hetmarl_envs.vmas.env:VMASEnv"),
     tasks=scenario_names,
     requires=("vmas",),
     install="pip install 'vmas>=1.5,<1.6'",
