@@ -135,7 +135,7 @@ class HASACLoss(JointQLoss):
             return -self.target_entropy_scale * space.dim
         mask = self.action_mask(data, agent)
         if mask is None:
-            return self.target_entropy_choices * sum(torch.tensor(k).log() for k in space.choices)
+            return self.target_entropy_choices * sum(map(math.log, space.choices))
         legal = [part.sum(-1, keepdim=True) for part in mask.split(list(space.choices), dim=-1)]
         # the dead may have no choice at all
         return self.target_entropy_choices * sum(k.clamp(min=1).log() for k in legal)
