@@ -48,6 +48,8 @@ def train(run: Run, results: Results, runs_dir: Path, threads: int) -> str:
         if lock is None:
             return "is being trained by another process"
         settings, ours = runs_dir / f"{run.name}.settings", " ".join(run.overrides)
+        if run_dir.exists() and not settings.exists():
+            return f"FAILED, {run_dir} is of unknown overrides: remove it or put them in {settings}"
         if settings.exists() and settings.read_text() != ours:
             shutil.rmtree(run_dir, ignore_errors=True)  # the suite asks for something else now
         settings.write_text(ours)

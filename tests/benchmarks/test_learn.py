@@ -172,6 +172,30 @@ def test_other_overrides_are_another_run(
     assert {row["overrides"] for row in rows(tmp_path)} == {"algo.gamma=.9"}
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_run_of_unknown_overrides_is_refused(
+    learn: ModuleType,
+    tmp_path: Path,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    killed: bool,
+) -> None:
+    """Finished or not: it could be anybody's of that name."""
+    runs, table = tmp_path / "runs", tmp_path / "results" / "learn.csv"
+    runs.mkdir()
+    if killed:
+        (runs / "die_at").write_text("300")  # the first run
+    learn.main(["run", "small", *arguments])
+    table.unlink()
+    (settings := runs / "game-hasac-500-seed0.settings").unlink()
+    assert learn.main(["run", "small", *arguments]) == 1
+    assert f"put them in {settings}" in capsys.readouterr().out
+    assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
+    settings.write_text("")
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert len(rows(tmp_path)) == 3
+
+
 def test_runs_of_other_lengths_are_kept(
     learn: ModuleType, tmp_path: Path, arguments: list[str]
 ) -> None:
