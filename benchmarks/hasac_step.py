@@ -58,11 +58,16 @@ def main() -> None:
         def sample() -> object:
             return replay.sample(BATCH, n_step=N_STEP, generator=generator)
 
+        def autocast() -> None:
+            with torch.autocast("cpu", torch.bfloat16):  # as trainer.precision=bf16-mixed
+                team.engine.update(data, randomness)
+
         data = replay.sample(BATCH, n_step=N_STEP, generator=generator)
         products = gradient_step(spec, network, BATCH)
         times = interleaved(
             {
                 "step": lambda: team.engine.update(data, randomness),
+                "bfloat16": autocast,
                 "torch": bare(products, "torch"),
                 "onednn": bare(products, "onednn"),
                 "sample": sample,
@@ -77,6 +82,8 @@ def main() -> None:
         f"HASAC gradient step, {TASK}, batch {BATCH}, {given.threads} thread(s)",
         {
             "gradient step": f"{step * 1e3:.1f} ms",
+            "gradient step, bfloat16 autocast": f"{times['bfloat16'] * 1e3:.1f} ms, "
+            f"{step / times['bfloat16']:.2f} times as fast",
             "bare products, torch.mm": f"{times['torch'] * 1e3:.1f} ms, "
             f"{gigaflops / times['torch']:.0f} GFLOP/s",
             "bare products, oneDNN": f"{times['onednn'] * 1e3:.1f} ms, "
