@@ -144,6 +144,13 @@ class JointQLoss(LossModule):
         root = memory_of if memory_of in data.keys() else HIDDEN  # the stored ones, so far
         return observation, (mask, read_memory(data, self.spec.names[agent], root))
 
+    def taken(self, data: TensorDictBase) -> Tensor:
+        """The steps k of each transition, ``[*B, 1]``."""
+        steps = data.get(self.tensor_keys.steps, None)
+        if steps is None:
+            return torch.ones(*data.batch_size, 1, dtype=torch.long, device=data.device)
+        return steps.view(*data.batch_size, 1)  # TorchRL's MultiStep has [*B]
+
     def action_mask(self, data: TensorDictBase, agent: int) -> Tensor | None:
         """The agent's legal choices ``[*B, ΣK_d]``, None where all are."""
         return self.spec.action_mask(data, agent, key=self.tensor_keys.action_mask)
@@ -187,8 +194,8 @@ class JointQLoss(LossModule):
             return following
         where, actors = self.acting_next
         following = following.flatten(0, 1)
-        last = torch.arange(data.shape[1], device=data.device)[:, None] - 1
-        last = last + data.get(self.tensor_keys.steps)  # the transition's last step [B, T, 1]
+        step = torch.arange(data.shape[1], device=data.device)[:, None]
+        last = step + self.taken(data) - 1  # of each transition [B, T, 1]
         for agent in self.policy.recurrent:
             observation, beside = self.seen(data, agent, where)
             states = actors[agent].states(observation, beside[1])  # type: ignore[operator]
@@ -216,11 +223,9 @@ class JointQLoss(LossModule):
         """The n-step target y, ``[*B, 1]``."""
         keys, following = self.tensor_keys, data.get("next")
         value = self.next_value(self.following(data), noise).view(*data.batch_size, 1)
-        steps = data.get(keys.steps, None)
-        # [B, 1], or [B] as TorchRL's MultiStep has it, which would broadcast to [B, B]
-        taken = 1 if steps is None else steps.to(value.dtype).view_as(value)
+        discount = self.gamma ** self.taken(data).to(value.dtype)
         continues = (~following.get(keys.terminated)).to(value.dtype)
-        return following.get(keys.reward) + continues * self.gamma**taken * value
+        return following.get(keys.reward) + continues * discount * value
 
     def qvalue(
         self, data: TensorDictBase, noise: NoiseLike = torch.randn_like
