@@ -28,7 +28,7 @@ from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 
 BATCH, ITERATIONS, UPDATES = 24, 2, 3
-ENVS, STEPS = 3, 8
+ENVS, STEPS, SLICE = 3, 8, 6
 LEG = ActionSpace("continuous", (-1.0, -2.0), (1.0, 3.0))
 CONTINUOUS = ActionSpace("continuous", (-1.0,), (1.0,))
 CHOICE = ActionSpace("discrete", choices=(4,))
@@ -105,11 +105,27 @@ def replayed(
     return data
 
 
+def as_slices(data: TensorDict, module: Any, rank: int) -> TensorDict:
+    """``[BATCH]`` as slices in time with memories, of which process 1 has fewer valid steps."""
+    data = data.reshape(-1, SLICE)
+    g = stream("slices", rank)
+    for name, actor in zip(module.spec.names, module.policy.actors, strict=True):
+        shape = (*data.shape, actor.hidden_size)
+        data["hidden", name] = torch.randn(shape, generator=g, dtype=torch.float64)
+    data["is_init"] = torch.rand(*data.shape, 1, generator=g) < 0.2
+    data["valid"] = torch.ones(*data.shape, 1, dtype=torch.bool)
+    data["valid"][: 1 + rank, 3:] = False
+    data["steps_to_next_obs"] = torch.ones_like(data["steps_to_next_obs"])
+    return module.loss.burn_in(data, 2)
+
+
 def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[str, Any]) -> Any:
     """The loss after an algorithm's updates of the given shards, its gradients' numbers."""
     arm, leg = case.get("arm", CONTINUOUS), case.get("leg", LEG)
     module = in_process(name, reduce)(
-        team(arm, leg), {"max_grad_norm": 0.5} | case.get("config", {}), {"hidden_sizes": [16, 16]}
+        team(arm, leg),
+        {"max_grad_norm": 0.5} | case.get("config", {}),
+        {"hidden_sizes": [16, 16], "memory_size": 4} | case.get("network", {}),
     ).double()
     if "drift" in case:
         module.loss.drift = case["drift"]
@@ -120,6 +136,9 @@ def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[st
         for update in range(UPDATES):
             moves = module.moves_actors(1 + iteration * UPDATES + update)
             parts = [replayed(r, iteration, update, case["deaths"], arm, leg) for r in shards]
+            if module.policy.recurrent:
+                pairs = zip(parts, shards, strict=True)
+                parts = [as_slices(part, module, rank) for part, rank in pairs]
             module.engine.update(torch.cat(parts), randomness, actors=moves)
             actors = module.policy.actors if moves else ()
             gradients.update(map(numel, (module.critic, *actors)))
@@ -212,6 +231,8 @@ CASES: dict[str, dict[str, Any]] = {
     "hasac": {"deaths": False},
     "hasac, deaths": {"deaths": True},
     "hasac, choices": {"deaths": True, "arm": CHOICE},
+    "hasac, recurrent": {"deaths": True, "arm": CHOICE, "network": GRU},
+    "hatd3, recurrent": {"deaths": True, "network": GRU},
     "masac, deaths": {"deaths": True},
     "haddpg, choices": {"deaths": True, "arm": CHOICE},
     "hatd3": {"deaths": True},
