@@ -68,6 +68,10 @@ class SquashedActor(OffPolicyActor):
         self.register_buffer("centre", centre)
         self.register_buffer("half_width", half_width)
 
+    @property
+    def like(self) -> Tensor:
+        return self.centre  # there, too, where TorchRL has taken the parameters out
+
     def _squash(self, u: Tensor) -> Tensor:
         return self.centre + self.half_width * u.tanh()
 

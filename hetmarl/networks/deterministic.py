@@ -108,7 +108,7 @@ class DeterministicChoiceActor(GumbelActor):
         choice, _ = self.act(observation, None if scale == 0 else noise, action_mask, memory)
         parts = zip(choice.unbind(-1), self.choices, strict=True)
         hot = torch.cat([one_hot(part, count) for part, count in parts], -1)
-        return hot.to(next(self.parameters()))
+        return hot.to(self.like)
 
 
 def make_deterministic_actor(

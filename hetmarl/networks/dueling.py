@@ -78,6 +78,10 @@ class DuelingActor(OffPolicyActor):
         self.register_buffer("encoded", space.encode(choices).float(), persistent=False)
         self.register_buffer("epsilon", torch.zeros(()))
 
+    @property
+    def like(self) -> Tensor:
+        return self.encoded
+
     def forward(
         self,
         observation: Tensor,

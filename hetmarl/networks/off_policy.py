@@ -95,6 +95,11 @@ class OffPolicyActor(nn.Module):
     net: nn.Module
 
     @property
+    def like(self) -> Tensor:
+        """Of the weights' dtype and device."""
+        return next(self.parameters())
+
+    @property
     def hidden_size(self) -> int:
         """Numbers H of the recurrent state; 0 without one."""
         return self.net.memory.state_size if isinstance(self.net, RecurrentLayers) else 0
@@ -105,16 +110,16 @@ class OffPolicyActor(nn.Module):
         """What the network makes of ``[*B, O]``, and its state after the last step ``[N, H]``."""
         # to the weights' device and dtype, and out of autocast's: in bfloat16 what follows would
         # have two or three digits
-        weight = next(self.parameters())
+        x, dtype = observation.to(self.like), self.like.dtype
         if isinstance(self.net, RecurrentLayers):
-            output, hidden = self.net(observation.to(weight), memory)
-            return output.to(weight.dtype), hidden
-        return self.net(observation.to(weight)).to(weight.dtype), None
+            output, hidden = self.net(x, memory)
+            return output.to(dtype), hidden
+        return self.net(x).to(dtype), None
 
     def states(self, observation: Tensor, memory: Memory | None = None) -> Tensor:
         """The recurrent state after every step, ``[N, T, H]``, of observations ``[N, T, O]``."""
         assert isinstance(self.net, RecurrentLayers)
-        return self.net.states(observation.to(next(self.parameters())), memory)
+        return self.net.states(observation.to(self.like), memory)
 
 
 def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:
