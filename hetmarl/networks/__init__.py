@@ -33,6 +33,7 @@ from hetmarl.networks.dueling import DuelingActor
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
+from hetmarl.networks.off_policy import OffPolicyActor, RecurrentMLP
 from hetmarl.networks.packed import PackedPolicy, for_acting
 from hetmarl.networks.policy import TeamPolicy
 
@@ -57,8 +58,10 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "NoiseLike",
+    "OffPolicyActor",
     "OnPolicyNetworkConfig",
     "PackedPolicy",
+    "RecurrentMLP",
     "Sample",
     "SePSConfig",
     "SquashedGaussianActor",
