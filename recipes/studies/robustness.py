@@ -2,6 +2,7 @@
 and a critic that errs.
 
     python recipes/studies/robustness.py
+    python recipes/studies/robustness.py
     python recipes/studies/robustness.py --seeds 20 --iterations 100
 
 The task is `games/roles` with real-valued actions: three agents, each of which must do its own part

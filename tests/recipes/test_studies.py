@@ -20,6 +20,7 @@ TINY: dict[str, dict[str, Any]] = {
     "sharing_and_order": {"iterations": 2, "num_envs": 8, "seeds": 1},
     "maximum_entropy_members": {"iterations": 1, "seeds": 1},
     "number_of_agents": {"largest": 4, "iterations": 2},
+    "robustness": {"iterations": 3, "seeds": 1},
     "temperature": {"starts": 1, "turns": 2, "seeds": 0},
 }
 
