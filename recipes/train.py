@@ -1,3 +1,4 @@
-from hetmarl.cli.train import main
+if __name__ == "__main__":  # worker processes of environments import this file
+    from hetmarl.cli.train import main
 
-main()
+    main()

@@ -37,6 +37,6 @@ def group_names(classes: Sequence[Sequence[str]]) -> list[str]:
     if len(classes) == 1:
         return ["agents"]
     stems = [{re.sub(r"_?\d+$", "", name) for name in names} for names in classes]
-    if all(len(s) == 1 for s in stems) and len(set().union(*stems)) == len(classes):
+    if all(len(s) == 1 and all(s) for s in stems) and len(set().union(*stems)) == len(classes):
         return [stem.pop() for stem in stems]
     return [f"agents_{i}" for i in range(len(classes))]

@@ -62,7 +62,7 @@ def test_doctor_tries_every_family(hetmarl: Command) -> None:
         line = next(line for line in tasks if line.strip().startswith(f"{name} "))
         missing = get_family(name).missing()
         expected = "absent" if missing else "works" if list_tasks(name) else "untried"
-        assert expected in line and (not missing or name in ("mpe", "smacv2"))
+        assert expected in line and (not missing or name in ("mpe", "smacv2", "sumo"))
     for word in ("torchrl", "CPU", "hasac", "neptune", "March 2026"):
         assert word in out
 

@@ -351,6 +351,14 @@ def test_discrete_spread_off_policy(settings: Compose, algorithm: str) -> None:
     assert train.network == network
 
 
+def test_traffic(settings: Compose) -> None:
+    train = settings("+experiment=sumo/cologne8_happo").train
+    assert (train.task.name, train.task.options) == ("sumo/cologne8", {})
+    expected = {"gamma": 0.95, "gae_lambda": 0.9, "epochs": 8, "minibatches": 2, "actor_lr": 7e-4}
+    assert {key: asdict(train.algo)[key] for key in expected} == expected
+    assert train.num_envs * train.data.rollout_steps == 720, "two episodes of an hour"
+
+
 def test_every_experiment_is_pinned() -> None:
     """No overlay without a line in the tests above."""
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
@@ -368,6 +376,7 @@ def test_every_experiment_is_pinned() -> None:
     ]
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in SPREAD]
+    names.append("sumo/cologne8_happo")
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 

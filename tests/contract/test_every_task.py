@@ -33,7 +33,7 @@ KNOWN = {
 }
 
 
-OTHERS = ("smacv2",)  # tried on the simulated game, in its own tests
+OTHERS = ("smacv2", "sumo")  # have processes and tests of their own
 
 
 def make(task: str) -> Any:

@@ -20,6 +20,7 @@ from torchrl.envs.utils import check_env_specs
 from hetmarl.data.collector import can_save
 from hetmarl_envs import TeamSpec, check_team_env, make_env
 from hetmarl_envs.errors import ConfigError, ContractError, UnknownNameError
+from hetmarl_envs.grouping import group_agents
 from hetmarl_envs.pettingzoo import PettingZooEnv
 from tests.envs.toys import Masked, Resumable, Scripted
 
@@ -51,6 +52,34 @@ def test_contract(num_envs: int) -> None:
     assert spec.names == ("a_0", "a_1") and spec.state_dim is None
     assert (spec.agents[0].action.low, spec.agents[0].action.high) == ((-1.0,), (2.0,))
     assert play(env, 9)["agents", "observation"].dtype == torch.float32
+
+
+class Telling(Scripted):
+    """One agent's info tells how long the episode is."""
+
+    def infos(self, agents: list[str]) -> dict[str, Any]:
+        return {agent: {"length": self.count} if agent == "a_1" else {} for agent in agents}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_infos_that_tell_of_the_episode(num_workers: int) -> None:
+    settings: dict[str, Any] = {"num_workers": num_workers, "start_method": "fork"}
+    env = PettingZooEnv(Telling, num_envs=2, team_reward="sum", info=["length"], **settings)
+    check_team_env(env, steps=5)
+    data = play(env, 5)
+    assert data["next", "info", "length"][..., 0].tolist() == [[1, 2, 3, 1, 2]] * 2
+    assert data["info", "length"][..., 0].tolist() == [[0, 1, 2, 0, 1]] * 2
+    env.close()
+
+
+def test_an_info_that_is_not_there() -> None:
+    env = PettingZooEnv(Telling, team_reward="sum", info=["lenght"])
+    with pytest.raises(ContractError, match="no agent's info has 'lenght'"):
+        env.reset()
+
+
+def test_agents_whose_names_are_numbers() -> None:
+    assert group_agents(["17", "4", "east_2"], [1, 1, 2]) == {"agents_0": [0, 1], "agents_1": [2]}
 
 
 # ---------------------------------------------------------------------- who is there, how it ends

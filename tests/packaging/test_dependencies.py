@@ -17,6 +17,7 @@ DISTRIBUTIONS = {
     "absl": "absl-py",
     "hydra": "hydra-core",
     "s2clientprotocol": "pys2clientprotocol",
+    "sumo": "eclipse-sumo",
     "tensorboardX": "tensorboardx",
 }
 

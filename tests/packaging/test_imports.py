@@ -47,11 +47,13 @@ NOT_AT_IMPORT = (
     # simulators
     "mujoco",
     "gymnasium_robotics",
+    "libsumo",
     "mpe2",
     "pettingzoo",
     "pygame",
     "pysc2",
     "smacv2",
+    "sumo_rl",
     "vmas",
     # actors on other machines
     "ray",

@@ -38,6 +38,7 @@ class PettingZooEnv(EnvBase):
     ``(group, "action_mask")``      ``[N, n, K]``       where observation or info have one
     ``(group, "alive")``            ``[N, n, 1]``       False once an agent died or left
     ``"state"``                     ``[N, S]``          where the environment has ``state()``
+    ``("info", name)``              ``[N, 1]``          those of ``info``
     ``("next", group, "reward")``   ``[N, n, 1]``       the agents' own rewards
     ``("next", "reward")``          ``[N, 1]``          the team's
     ==============================  ==================  ============================================
@@ -71,6 +72,8 @@ class PettingZooEnv(EnvBase):
             ``InWorkers``.
         state: False leaves ``state()`` out, as one that is a whole screen; critics then read every
             group's observations.
+        info: names of numbers in the agents' infos, of any of them, that tell of the episode so
+            far; their means over episodes are logged.
         name: what messages call the environment.
 
     Raises:
@@ -93,6 +96,7 @@ class PettingZooEnv(EnvBase):
         leaving: bool = True,
         kinds: Mapping[str, Any] | None = None,
         state: bool = True,
+        info: Sequence[str] = (),
         num_workers: int = 0,
         start_method: StartMethod = "spawn",
         name: str | None = None,
@@ -117,7 +121,7 @@ class PettingZooEnv(EnvBase):
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.num_envs, self._team_reward, self._leaving = num_envs, team_reward, leaving
         envs: list[ParallelEnv] = [make() for _ in range(1 if num_workers else num_envs)]
-        layout = read_layout(envs[0], self._where, team, kinds or {}, state)
+        layout = read_layout(envs[0], self._where, team, kinds or {}, state, info)
         rules: Any = {"opponents": opponents, "leaving": leaving, "where": self._where}
         self._rows: InProcess | InWorkers
         if num_workers:
@@ -162,6 +166,9 @@ class PettingZooEnv(EnvBase):
             rewards[group] = Composite(reward=Unbounded((*shape, 1), device=device), shape=shape)
         if layout.state_size is not None:
             observations["state"] = Unbounded((*batch, layout.state_size), device=device)
+        if layout.info:
+            told = {name: Unbounded((*batch, 1), device=device) for name in layout.info}
+            observations["info"] = Composite(told, shape=batch)
         rewards["reward"] = Unbounded((*batch, 1), device=device)
         self.observation_spec = Composite(observations, shape=batch, device=device)
         self.action_spec = Composite(actions, shape=batch, device=device)
@@ -229,6 +236,10 @@ class PettingZooEnv(EnvBase):
             source[group] = TensorDict(seen, (self.num_envs, len(members)), self.device)
         if rows.layout.state_size is not None:
             source["state"] = self._tensor(rows.state)
+        if rows.layout.info:
+            columns = zip(rows.layout.info, self._tensor(rows.info).unbind(-1), strict=True)
+            told = {name: column.unsqueeze(-1) for name, column in columns}
+            source["info"] = TensorDict(told, self.batch_size, self.device)
         return TensorDict(source, self.batch_size, self.device)
 
     def _reward_of_the_team(self) -> Array:

@@ -47,13 +47,15 @@ class Agent:
 class Layout:
     """Who is controlled and who not, the groups, and the width of ``state()`` where there is one.
 
-    ``groups`` maps a group's name to the positions of its agents in ``team``.
+    ``groups`` maps a group's name to the positions of its agents in ``team``; ``info`` names the
+    numbers that are told of the episode.
     """
 
     team: tuple[Agent, ...]
     others: tuple[Agent, ...]
     groups: dict[str, list[int]]
     state_size: int | None
+    info: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +69,7 @@ def read_layout(
     team: Sequence[str] | None,
     kinds: Mapping[str, Any],
     state: bool,
+    info: Sequence[str] = (),
 ) -> Layout:
     """Resets ``env`` once and reads its agents.
 
@@ -76,6 +79,7 @@ def read_layout(
         team: names of the controlled agents; None: all.
         kinds: agent's name to what must be equal, besides the spaces, for two to share a group.
         state: whether ``state()`` is to be read where there is one.
+        info: numbers in the agents' infos that are told of the episode.
 
     Raises:
         ContractError: it is no parallel environment, or a space is not supported.
@@ -126,6 +130,7 @@ def read_layout(
             [(agent.spaces.kind, kinds.get(agent.name)) for agent in ours],
         ),
         state_size=_state_size(env) if state else None,
+        info=tuple(info),
     )
 
 

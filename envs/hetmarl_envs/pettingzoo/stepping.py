@@ -31,6 +31,7 @@ class InProcess:
     ``acted``         ``[N, A]``              whether it was there in the last step
     ``reward``        ``[N, A]``              its own reward of the last step
     ``state``         ``[N, S]``              only where the environment has one
+    ``info``          ``[N, I]``              what is told of the episode so far
     ``terminated``    ``[N]``                 nobody of the team is left, and nobody was cut off
     ``truncated``     ``[N]``                 nobody is left, and somebody was cut off at the end
     ================  ======================  ====================================================
@@ -80,6 +81,7 @@ class InProcess:
         """Takes ``arrays``, as ``empty_arrays`` makes them, for its own."""
         self.alive, self.acted = arrays["", "alive"], arrays["", "acted"]
         self.reward, self.state = arrays["", "reward"], arrays["", "state"]
+        self.info = arrays["", "info"]
         self.terminated, self.truncated = arrays["", "terminated"], arrays["", "truncated"]
         self.observation = {k[1]: a for k, a in arrays.items() if k[0] == "observation"}
         self.mask = {k[1]: a for k, a in arrays.items() if k[0] == "mask"}
@@ -206,6 +208,17 @@ class InProcess:
                     "after the first reset. It must keep its size when agents leave."
                 )
             self.state[row] = state
+        for place, name in enumerate(self.layout.info):
+            self.info[row, place] = self._told(name, infos)
+
+    def _told(self, name: str, infos: Mapping[Any, Any]) -> float:
+        for info in infos.values():
+            if name in info:
+                return float(info[name])
+        raise ContractError(
+            f"{self.where}: no agent's info has '{name}', which is to be told of the episode. "
+            "Return it from reset() and from every step()."
+        )
 
     # ------------------------------------------------------------------ actions
     def _read_actions(self, actions: Mapping[str, Array]) -> dict[Any, Callable[[int], Any]]:
@@ -281,6 +294,7 @@ class InProcess:
             "terminated": self.terminated,
             "truncated": self.truncated,
             "state": self.state,
+            **({"info": self.info} if self.layout.info else {}),
             **{f"observation.{group}": array for group, array in self.observation.items()},
             **{f"mask.{group}": array for group, array in self.mask.items()},
             **{f"other_mask.{name}": array for name, array in self._other_masks.items()},
@@ -297,6 +311,7 @@ def empty_arrays(layout: Layout, rows: int) -> dict[tuple[str, str], Array]:
         ("", "terminated"): np.zeros(rows, bool),
         ("", "truncated"): np.zeros(rows, bool),
         ("", "state"): np.zeros((rows, layout.state_size or 0), np.float32),
+        ("", "info"): np.zeros((rows, len(layout.info)), np.float32),
     }
     for group, members in layout.groups.items():
         spaces = layout.team[members[0]].spaces

@@ -74,6 +74,8 @@ class InWorkers:
     ) -> None:
         self.layout, self.where = layout, where
         context = multiprocessing.get_context(start_method)
+        if start_method == "forkserver":  # its processes then start with everything imported
+            context.set_forkserver_preload(["__main__", __name__])
         shapes = {**empty_arrays(layout, num_envs), **_action_arrays(layout, num_envs)}
         size = sum(_padded(array) for array in shapes.values())
         self._memory = context.RawArray("b", size)
@@ -81,6 +83,7 @@ class InWorkers:
         self._actions = {key[1]: a for key, a in arrays.items() if key[0] == "action"}
         self.alive, self.acted = arrays["", "alive"], arrays["", "acted"]
         self.reward, self.state = arrays["", "reward"], arrays["", "state"]
+        self.info = arrays["", "info"]
         self.terminated, self.truncated = arrays["", "terminated"], arrays["", "truncated"]
         self.observation = {k[1]: a for k, a in arrays.items() if k[0] == "observation"}
         self.mask = {k[1]: a for k, a in arrays.items() if k[0] == "mask"}
