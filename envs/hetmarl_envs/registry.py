@@ -79,6 +79,7 @@ _families: dict[str, Family | str] = {
     "mpe": "hetmarl_envs.mpe:FAMILY",
     "pettingzoo": "hetmarl_envs.pettingzoo:FAMILY",
     "smacv2": "hetmarl_envs.smacv2.family:FAMILY",
+    "smax": "hetmarl_envs.smax:FAMILY",
     "vmas": "hetmarl_envs.vmas:FAMILY",
 }
 _entry_points_read = False
