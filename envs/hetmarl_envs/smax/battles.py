@@ -118,8 +118,8 @@ def _seen(env: Any, observations: Mapping[str, Any], battle: Any, reward: Any) -
     numbers = {
         "reward": reward,
         "battle_won": won,
-        "dead_allies": 1 - allies.mean(),
-        "dead_enemies": 1 - enemies.mean(),
+        "dead_allies": (~allies).mean(),
+        "dead_enemies": (~enemies).mean(),
     }
     flags = {"terminated": over, "truncated": (units.step >= env.max_steps) & ~over}
     return {

@@ -1,0 +1,90 @@
+"""Gymnasium environments of several agents that act at once, as PettingZoo's parallel ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Together(ABC):
+    """An environment whose spaces are tuples, whose observations and rewards are lists.
+
+    The end at its time limit, which such environments report like any other, is truncation.
+
+    Args:
+        env: a ``gymnasium.Env`` of that kind.
+        agents: how many.
+    """
+
+    def __init__(self, env: Any, agents: int) -> None:
+        self.env = env
+        self.possible_agents = [f"agent_{i}" for i in range(agents)]
+        self.agents: list[str] = []
+
+    def observation_space(self, agent: str) -> Any:
+        """The agent's own."""
+        return self.env.observation_space[self.possible_agents.index(agent)]
+
+    def action_space(self, agent: str) -> Any:
+        """The agent's own."""
+        return self.env.action_space[self.possible_agents.index(agent)]
+
+    def reset(self, seed: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts an episode: observations, infos."""
+        observations, _ = self.env.reset(seed=seed)
+        self.agents = list(self.possible_agents)
+        return self._named(observations), {}
+
+    def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Observations, rewards, terminations, truncations, infos."""
+        chosen = [actions[agent] for agent in self.possible_agents]
+        observations, rewards, over, *_ = self.env.step(chosen)
+        solved = self.solved()
+        if over:
+            self.agents = []
+        terminations = dict.fromkeys(self.possible_agents, solved)
+        truncations = dict.fromkeys(self.possible_agents, bool(over) and not solved)
+        return self._named(observations), self._named(rewards), terminations, truncations, {}
+
+    def _named(self, values: Any) -> dict[str, Any]:
+        return dict(zip(self.possible_agents, values, strict=True))
+
+    def close(self) -> None:
+        """Frees what the environment holds."""
+        self.env.close()
+
+    def runtime_state(self) -> dict[str, Any]:
+        """The world, the random stream, whether an episode runs, as plain values."""
+        return {
+            "world": self.save(),
+            "random": self.env.np_random.bit_generator.state,
+            "running": bool(self.agents),
+        }
+
+    def load_runtime_state(self, state: Mapping[str, Any]) -> None:
+        """Continues where ``runtime_state`` was taken, in an environment made alike."""
+        self.reset(seed=0)  # makes what the world is made of
+        self.load(state["world"])
+        self.env.np_random.bit_generator.state = dict(state["random"])
+        self.agents = list(self.possible_agents) if state["running"] else []
+
+    # ------------------------------------------------------------------ what a world adds
+    @abstractmethod
+    def solved(self) -> bool:
+        """Whether the task itself has ended."""
+
+    @abstractmethod
+    def save(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, but for the random stream."""
+
+    @abstractmethod
+    def load(self, world: Mapping[str, Any]) -> None:
+        """The inverse of ``save``."""
+
+    @abstractmethod
+    def render(self) -> NDArray[np.uint8]:
+        """A picture ``[H, W, 3]``."""
