@@ -241,6 +241,17 @@ def test_resumes_exactly_in_another_environment(
         assert (data == twin).all()
 
 
+@played
+def test_saved_before_the_first_episode(task: str, options: dict[str, Any], name: str) -> None:
+    """As an evaluation does, which begins with the same episodes every time."""
+    env = make_env(task, num_envs=2, **options)
+    state = env.runtime_state()
+    first = env.reset()
+    env.rollout(12)
+    env.load_runtime_state(state)
+    assert (env.reset() == first).all()
+
+
 @needs("rware")
 def test_what_is_carried_is_resumed() -> None:
     """A robot on its way with a requested shelf delivers it in the environment that goes on."""

@@ -279,6 +279,9 @@ def test_runs_are_resumed_bit_exactly() -> None:
     assert seen["next", "done"].any()
     assert (seen == expected).all()
     assert all(torch.equal(before[name], value) for name, value in state["battles"].items())
+    before_the_first = make(seed=7).runtime_state()
+    other.load_runtime_state(before_the_first)
+    assert (other.reset() == make(seed=7).reset()).all()
     with pytest.raises(ConfigError, match=r"the saved state has \.key"):
         make(num_envs=2).load_runtime_state(state)
     with pytest.raises(ConfigError, match=r"is of smax/3m, the environment is smax/3s_vs_5z"):

@@ -75,7 +75,7 @@ class GridEnv(PettingZooEnv):
             )
         make = partial(world, arguments)
         try:
-            make().reset(seed=0)
+            make()
         except HetmarlError:
             raise
         except (TypeError, ValueError, AssertionError) as error:

@@ -24,6 +24,7 @@ class Together(ABC):
         self.env = env
         self.possible_agents = [f"agent_{i}" for i in range(agents)]
         self.agents: list[str] = []
+        env.reset(seed=0)  # so that there is a world to save
 
     def observation_space(self, agent: str) -> Any:
         """The agent's own."""
@@ -67,7 +68,6 @@ class Together(ABC):
 
     def load_runtime_state(self, state: Mapping[str, Any]) -> None:
         """Continues where ``runtime_state`` was taken, in an environment made alike."""
-        self.reset(seed=0)  # makes what the world is made of
         self.load(state["world"])
         self.env.np_random.bit_generator.state = dict(state["random"])
         self.agents = list(self.possible_agents) if state["running"] else []
