@@ -61,9 +61,7 @@ def add_error(module: OffPolicyModule, scale: float) -> None:
     loss.actor = actor  # type: ignore[method-assign]
 
 
-def run(
-    learner: tuple[str, dict[str, Any]], iterations: int, seed: int, **change: float
-) -> float:
+def run(learner: tuple[str, dict[str, Any]], iterations: int, seed: int, **change: float) -> float:
     """The mean return, in the task's own units, after training with a changed reward or critic."""
     algorithm, config = learner
     entry = get_algorithm(algorithm)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from hetmarl_envs.errors import ConfigError, HetmarlError, did_you_mean
-from hetmarl_envs.grid.tasks import foraging_arguments, warehouse_arguments
+from hetmarl_envs.grid.together import Together
 from hetmarl_envs.pettingzoo.env import PettingZooEnv, TeamReward
 from hetmarl_envs.pettingzoo.workers import StartMethod
-
-_WORLDS = {
-    "lbf": ("hetmarl_envs.grid.foraging", "Foraging", foraging_arguments),
-    "rware": ("hetmarl_envs.grid.warehouse", "Warehouse", warehouse_arguments),
-}
 
 
 class GridEnv(PettingZooEnv):
@@ -27,8 +21,9 @@ class GridEnv(PettingZooEnv):
     ``alive``; no ``"state"``: critics read everybody's observations. The time limit truncates,
     though the libraries call it an end.
 
+    A subclass names its ``world``.
+
     Args:
-        family: ``"lbf"`` or ``"rware"``.
         task: such as ``"8x8-2p-2f-coop"`` or ``"tiny-2ag"``, see ``tasks``.
         num_envs: sub-environments.
         seed: of all starts.
@@ -43,9 +38,10 @@ class GridEnv(PettingZooEnv):
         ConfigError: an option is unknown, or has a value that the library does not take.
     """
 
+    world: ClassVar[type[Together]]
+
     def __init__(
         self,
-        family: str,
         task: str,
         *,
         num_envs: int = 1,
@@ -56,10 +52,9 @@ class GridEnv(PettingZooEnv):
         start_method: StartMethod = "spawn",
         **options: Any,
     ) -> None:
-        module, name, read = _WORLDS[family]
-        where = f"{family}/{task}"
-        arguments = {**read(task), **options}
-        world = getattr(importlib.import_module(module), name)
+        world = self.world
+        where = f"{world.family}/{task}"
+        arguments = {**world.arguments(task), **options}
         parameters = inspect.signature(world.library.__init__).parameters
         known = [key for key in parameters if key not in world.hidden]
         for option in options:

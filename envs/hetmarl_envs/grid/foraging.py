@@ -6,26 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from lbforaging.foraging.environment import ForagingEnv
+from lbforaging.foraging.environment import ForagingEnv as Library
 from numpy.typing import NDArray
 
+from hetmarl_envs.grid.env import GridEnv
 from hetmarl_envs.grid.picture import AGENT, FOOD, Tile, draw
+from hetmarl_envs.grid.tasks import foraging_arguments
 from hetmarl_envs.grid.together import Together
 
 
 class Foraging(Together):
-    """``lbforaging``'s ``ForagingEnv``.
+    """``lbforaging``'s environment."""
 
-    Args:
-        arguments: of it.
-    """
-
-    library = ForagingEnv
+    family = "lbf"
+    library = Library
     hidden = ("self", "render_mode", "grid_observation")  # the last one fails in lbforaging 2.0
     limit = "max_episode_steps"
-
-    def __init__(self, arguments: Mapping[str, Any]) -> None:
-        super().__init__(ForagingEnv(**arguments), arguments["players"])
+    arguments = staticmethod(foraging_arguments)
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; with a seed whatever was before it is forgotten."""
@@ -65,3 +62,9 @@ class Foraging(Together):
             row, column = player.position
             tiles.append(Tile(row, column, AGENT, str(player.level), round=True))
         return draw(field.shape, tiles)
+
+
+class ForagingEnv(GridEnv):
+    """Batched foraging."""
+
+    world = Foraging

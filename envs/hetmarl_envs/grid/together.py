@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,21 @@ class Together(ABC):
     The end at its time limit, which such environments report like any other, is truncation.
 
     Args:
-        env: a ``gymnasium.Env`` of that kind.
-        agents: how many.
+        arguments: of ``library``.
     """
 
-    def __init__(self, env: Any, agents: int) -> None:
-        self.env = env
-        self.possible_agents = [f"agent_{i}" for i in range(agents)]
+    family: ClassVar[str]
+    """Of its tasks."""
+    library: ClassVar[type[Any]]
+    """The ``gymnasium.Env`` of that kind."""
+    hidden: ClassVar[tuple[str, ...]]
+    """Arguments of it that are no options."""
+    limit: ClassVar[str]
+    """The argument that is the time limit in steps."""
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        env = self.env = self.library(**arguments)
+        self.possible_agents = [f"agent_{i}" for i in range(len(env.action_space))]
         self.agents: list[str] = []
         env.reset(seed=0)  # so that there is a world to save
 
@@ -73,6 +81,11 @@ class Together(ABC):
         self.agents = list(self.possible_agents) if state["running"] else []
 
     # ------------------------------------------------------------------ what a world adds
+    @staticmethod
+    @abstractmethod
+    def arguments(task: str) -> dict[str, Any]:
+        """What a task's name means."""
+
     @abstractmethod
     def solved(self) -> bool:
         """Whether the task itself has ended."""

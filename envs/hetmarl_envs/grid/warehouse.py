@@ -11,7 +11,9 @@ from rware.warehouse import Direction, ObservationType, RewardType
 from rware.warehouse import Warehouse as Library
 
 from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.grid.env import GridEnv
 from hetmarl_envs.grid.picture import AGENT, GOAL, LOADED, REQUESTED, SHELF, Tile, draw
+from hetmarl_envs.grid.tasks import warehouse_arguments
 from hetmarl_envs.grid.together import Together
 
 _POINTERS = {Direction.UP: "^", Direction.DOWN: "v", Direction.LEFT: "<", Direction.RIGHT: ">"}
@@ -19,7 +21,7 @@ _NAMED = {"reward_type": RewardType, "observation_type": ObservationType}
 
 
 class Warehouse(Together):
-    """``rware``'s ``Warehouse``; it goes on until its time limit.
+    """``rware``'s environment; it goes on until its time limit.
 
     Args:
         arguments: of it; those of an enumeration by their names in lower case.
@@ -28,9 +30,11 @@ class Warehouse(Together):
         ConfigError: no such name.
     """
 
+    family = "rware"
     library = Library
     hidden = ("self", "render_mode", "image_observation_layers", "max_inactivity_steps")
     limit = "max_steps"
+    arguments = staticmethod(warehouse_arguments)
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         values = dict(arguments)
@@ -42,7 +46,7 @@ class Warehouse(Together):
                         f"rware: {option}={values[option]!r}, expected one of {list(known)}."
                     )
                 values[option] = known[values[option]]
-        super().__init__(Library(**values), arguments["n_agents"])
+        super().__init__(values)
 
     def solved(self) -> bool:
         """Never: there is always another request."""
@@ -94,3 +98,9 @@ class Warehouse(Together):
             for a in env.agents
         ]
         return draw(env.grid_size, tiles)
+
+
+class WarehouseEnv(GridEnv):
+    """Batched warehouses."""
+
+    world = Warehouse
