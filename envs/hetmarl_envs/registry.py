@@ -75,10 +75,13 @@ def _installed(name: str) -> bool:
 _families: dict[str, Family | str] = {
     "games": "hetmarl_envs.games:FAMILY",
     "gymnasium": "hetmarl_envs.gymnasium:FAMILY",
+    "lbf": "hetmarl_envs.grid:LBF",
     "mamujoco": "hetmarl_envs.mamujoco:FAMILY",
     "mpe": "hetmarl_envs.mpe:FAMILY",
     "pettingzoo": "hetmarl_envs.pettingzoo:FAMILY",
+    "rware": "hetmarl_envs.grid:RWARE",
     "smacv2": "hetmarl_envs.smacv2.family:FAMILY",
+    "smax": "hetmarl_envs.smax:FAMILY",
     "sumo": "hetmarl_envs.sumo:FAMILY",
     "vmas": "hetmarl_envs.vmas:FAMILY",
 }

@@ -8,26 +8,35 @@ from pathlib import Path
 
 import pytest
 
+from hetmarl_envs.registry import get_family
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RATIOS = {
     "hasac_step": ["step / torch.mm", "sampling / step"],
     "happo_update": ["update / oneDNN", "17 agents, packed / one network"],
     "async_collection": ["ratio", "worst staleness"],
     "collection": ["TeamCollector's time / bare"],
+    "grid_stepping": ["ours: time / bare"],
     "pettingzoo_stepping": ["mpe's time / bare", "generic's time / bare"],
     "sumo_stepping": ["ours's time / bare"],
     "training_loop": ["time / oneDNN", "Lightning's share"],
     "mamujoco_stepping": ["share of bare", "(step: "],
+    "smax_stepping": ["smax's time / bare"],
     "vmas_stepping": ["ours/VMAS", "| balance | 4 | with |"],
 }
-NEEDED = {"sumo_stepping": "libsumo"}  # of an extra
+FAMILIES = {
+    "grid_stepping": ("lbf", "rware"),
+    "smax_stepping": ("smax",),
+    "sumo_stepping": ("sumo",),
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RATIOS)
 def test_runs(name: str) -> None:
-    if name in NEEDED:
-        pytest.importorskip(NEEDED[name])
+    missing = [package for f in FAMILIES.get(name, ()) for package in get_family(f).missing()]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
     finished = subprocess.run(
         [sys.executable, BENCHMARKS / f"{name}.py", "--quick"],
         capture_output=True,

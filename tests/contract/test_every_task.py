@@ -8,20 +8,26 @@ import pytest
 
 from hetmarl_envs import check_team_env, list_tasks, make_env
 from hetmarl_envs.errors import ContractError
+from hetmarl_envs.registry import get_family
 
 FAST = {
     "games/climbing",
     "games/roles",
     "gymnasium/CartPole-v1",
+    "lbf/8x8-2p-2f-coop",
     "mamujoco/halfcheetah_2x3",
     "mpe/simple_speaker_listener",
+    "rware/tiny-2ag",
     "vmas/balance",
     "vmas/simple_reference",
 }
 SHORT: dict[str, dict[str, Any]] = {  # episodes end within the check
     "gymnasium": {"max_episode_steps": 4},
+    "lbf": {"max_episode_steps": 4},
     "mamujoco": {"max_episode_steps": 4},
     "mpe": {"max_cycles": 4},
+    "rware": {"max_steps": 4},
+    "smax": {"max_steps": 4},
     "vmas": {"max_steps": 4},
 }
 NEEDED: dict[str, dict[str, Any]] = {"games/matrix": {"matrix": [[1.0, 0.0], [0.0, 2.0]]}}
@@ -45,10 +51,16 @@ def make(task: str) -> Any:
         return make_env(task, team_reward="mean", **options)
 
 
+def marks(task: str) -> list[pytest.MarkDecorator]:
+    missing = ", ".join(get_family(task.partition("/")[0]).missing())
+    slow = [] if task in FAST else [pytest.mark.slow]
+    return [*slow, pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}")]
+
+
 @pytest.mark.parametrize(
     "task",
     [
-        pytest.param(task, marks=() if task in FAST else pytest.mark.slow)
+        pytest.param(task, marks=marks(task))
         for task in list_tasks()
         if task not in KNOWN and not task.startswith(OTHERS)
     ],

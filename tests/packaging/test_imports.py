@@ -31,11 +31,16 @@ for name in sys.argv[1:]:
 sys.exit(f"failed: {failed}" if failed else 0)
 """
 
-# What only the processes of games import, and the package that it is made for.
+# What is imported when an environment is made, or by the processes of games, and the package that
+# it is made for.
 OF_EXTRAS = {
+    "hetmarl_envs.grid.foraging": "lbforaging",
+    "hetmarl_envs.grid.warehouse": "rware",
     "hetmarl_envs.sc2sim.game": "s2clientprotocol",
     "hetmarl_envs.sc2sim.server": "s2clientprotocol",
     "hetmarl_envs.smacv2.game": "smacv2",
+    "hetmarl_envs.smax.battles": "jax",
+    "hetmarl_envs.smax.env": "jax",
 }
 
 NOT_AT_IMPORT = (
@@ -45,6 +50,9 @@ NOT_AT_IMPORT = (
     "hydra",
     "omegaconf",
     # simulators
+    "jax",
+    "jaxmarl",
+    "lbforaging",
     "mujoco",
     "gymnasium_robotics",
     "libsumo",
@@ -52,6 +60,7 @@ NOT_AT_IMPORT = (
     "pettingzoo",
     "pygame",
     "pysc2",
+    "rware",
     "smacv2",
     "sumo_rl",
     "vmas",

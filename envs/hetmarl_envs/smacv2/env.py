@@ -11,20 +11,18 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Categorical, Composite, Unbounded
-from torchrl.envs import EnvBase
 
+from hetmarl_envs.battle import GROUP, BattleEnv
 from hetmarl_envs.errors import ConfigError
-from hetmarl_envs.rows import done_spec, flag, rows_to_reset
+from hetmarl_envs.rows import rows_to_reset
 from hetmarl_envs.smacv2.games import INFO, Games
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import game_arguments
 
-GROUP = "agents"
 _log = logging.getLogger(__name__)
 
 
-class SMACv2Env(EnvBase):
+class SMACv2Env(BattleEnv):
     """``num_envs`` battles, each in a game and processes of its own.
 
     =============================  =============  ==============================================
@@ -66,8 +64,6 @@ class SMACv2Env(EnvBase):
         HetmarlError: the game does not start.
     """
 
-    batch_locked = True
-
     def __init__(
         self,
         task: str,
@@ -101,32 +97,15 @@ class SMACv2Env(EnvBase):
             _warn_once(sizes["version"])
         self.notes: dict[str, Any] = {"game": sizes["version"], "simulated": self.simulated}
         """What results must say of where they come from."""
-        self.agent_names = tuple(f"agent_{i}" for i in range(sizes["agents"]))
-        self.group_map = {GROUP: list(self.agent_names)}
+        self._set_up(
+            [f"agent_{i}" for i in range(sizes["agents"])],
+            observation_size=sizes["obs"],
+            actions=sizes["actions"],
+            state_size=sizes["state"],
+            info=(*INFO, "simulated"),
+        )
         self._started = False
-        self._make_specs(sizes)
         self._set_seed(seed)
-
-    def _make_specs(self, sizes: Mapping[str, Any]) -> None:
-        batch, device = self.batch_size, torch.device(self.device)
-        shape = torch.Size([*batch, sizes["agents"]])
-        seen = Composite(
-            observation=Unbounded((*shape, sizes["obs"]), device=device),
-            action_mask=flag((*shape, sizes["actions"]), device),
-            alive=flag((*shape, 1), device),
-            shape=shape,
-        )
-        one = Unbounded((*batch, 1), device=device)
-        info = Composite({name: one.clone() for name in (*INFO, "simulated")}, shape=batch)
-        state = Unbounded((*batch, sizes["state"]), device=device)
-        self.observation_spec = Composite(
-            {GROUP: seen, "state": state, "info": info}, shape=batch, device=device
-        )
-        choices = Categorical(sizes["actions"], shape=shape, device=device)
-        actions = Composite(action=choices, shape=shape)
-        self.action_spec = Composite({GROUP: actions}, shape=batch, device=device)
-        self.reward_spec = Composite(reward=one, shape=batch, device=device)
-        self.done_spec = done_spec(self.num_envs, device)
 
     # ------------------------------------------------------------------ TorchRL's hooks
     def _set_seed(self, seed: int | None) -> None:
@@ -140,20 +119,6 @@ class SMACv2Env(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         self._games.step(tensordict.get((GROUP, "action")).detach().cpu().numpy())
         return self._output().set("reward", self._tensor(self._games.reward[:, None]))
-
-    def _step_proc_data(self, next_tensordict_out: TensorDictBase) -> TensorDictBase:
-        # EnvBase looks for missing flags and wrong shapes here, at every step; ``_step`` writes all
-        # of them, in the shapes of the specs.
-        return next_tensordict_out
-
-    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
-        """Writes uniformly random actions, legal ones where ``tensordict`` holds masks."""
-        data = super().rand_action(tensordict)
-        mask = None if tensordict is None else tensordict.get((GROUP, "action_mask"), None)
-        if mask is not None:
-            drawn = torch.multinomial(mask.flatten(0, 1).float(), 1)
-            data.set((GROUP, "action"), drawn.reshape(mask.shape[:-1]))
-        return data
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array.copy()).to(self.device)
@@ -202,8 +167,7 @@ class SMACv2Env(EnvBase):
         Raises:
             ConfigError: no such game.
         """
-        if not 0 <= index < self.num_envs:
-            raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")
+        self._check_row(index)
         return draw(self._games.units(index), f"{self._where}   {self.notes['game']}")
 
     @property
