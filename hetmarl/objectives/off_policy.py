@@ -175,15 +175,15 @@ class JointQLoss(LossModule):
         The memories that they begin with are those that the present networks have after the steps
         left out; the stored ones are of the networks that acted (R2D2; Kapturowski et al. 2019).
         """
-        rest = data[:, steps:]
-        for where, actors in {HIDDEN: self.policy.actors, **dict([self.acting_next])}.items():
+        before, rest = data[:, :steps], data[:, steps:]
+        for where, actors in dict([(HIDDEN, self.policy.actors), self.acting_next]).items():
             for agent in self.policy.recurrent:
-                name, before = self.spec.names[agent], data[:, :steps]
-                memory = data.get((HIDDEN, name))[:, steps]
+                name = self.spec.names[agent]
+                hidden = data.get((HIDDEN, name))[:, 0]
                 if steps:
-                    observation, beside = self.seen(before, agent)
-                    memory = actors[agent].states(observation, beside[1])[:, -1]  # type: ignore[operator]
-                rest.set((where, name), memory.unsqueeze(1).expand(*rest.shape, -1))
+                    observation, (_, memory) = self.seen(before, agent)
+                    _, hidden = actors[agent].output(observation, memory)  # type: ignore[operator]
+                rest.set((where, name), hidden.unsqueeze(1).expand(*rest.shape, -1))
         return rest
 
     @torch.no_grad()
