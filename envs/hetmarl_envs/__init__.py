@@ -6,8 +6,9 @@ What is listed below is imported when it is first used: processes that only play
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hetmarl_envs.lazy import exporting
 
 if TYPE_CHECKING:
     from hetmarl_envs.check import check_team_env
@@ -33,8 +34,6 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _ROOMS.items():
-        if name in names:
-            return getattr(importlib.import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(
+    __name__, *(f"{module}:{name}" for module, names in _ROOMS.items() for name in names)
+)

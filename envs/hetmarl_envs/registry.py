@@ -24,6 +24,7 @@ from hetmarl_envs.errors import (
     UnknownNameError,
     did_you_mean,
 )
+from hetmarl_envs.lazy import load
 
 ENTRY_POINT_GROUP = "hetmarl.envs"
 
@@ -56,13 +57,7 @@ class Family:
 
 def lazily(maker: str) -> Callable[..., EnvBase]:
     """A family's ``make`` that imports ``"module:class or function"`` when it is called."""
-    return lambda task, **options: _load(maker)(task, **options)
-
-
-def _load(place: str) -> Any:
-    """What stands at ``"module:name"``; without a name the module's ``FAMILY``."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name or "FAMILY")
+    return lambda task, **options: load(maker)(task, **options)
 
 
 def _installed(name: str) -> bool:
@@ -141,7 +136,7 @@ def get_family(name: str) -> Family:
         )
     entry = _families[name]
     if isinstance(entry, str):
-        entry = _families[name] = _load(entry)
+        entry = _families[name] = load(entry if ":" in entry else f"{entry}:FAMILY")
     return entry
 
 

@@ -1,14 +1,12 @@
 """One file per algorithm: its LightningModule and its hyperparameters."""
 
-from importlib import import_module
-from typing import Any
-
 from hetmarl.algorithms.registry import (
     AlgorithmEntry,
     get_algorithm,
     list_algorithms,
     register_algorithm,
 )
+from hetmarl_envs.lazy import exporting
 
 _MODULES = {
     "HAA2C": "haa2c",
@@ -55,7 +53,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"hetmarl.algorithms.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'hetmarl.algorithms' has no attribute '{name}'")
+__getattr__ = exporting(
+    __name__, *(f"{__name__}.{module}:{name}" for name, module in _MODULES.items())
+)

@@ -1,12 +1,10 @@
 """Collection, replay and evaluation; the DataModules alone need Lightning and load when used."""
 
-from importlib import import_module
-from typing import Any
-
 from hetmarl.data.collector import Episodes, TeamCollector
 from hetmarl.data.evaluation import evaluate
 from hetmarl.data.replay import Replay
 from hetmarl.data.selective_sharing import selective_sharing
+from hetmarl_envs.lazy import exporting
 
 __all__ = [
     "Episodes",
@@ -27,7 +25,6 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"hetmarl.data.{_MODULES[name]}"), name)
-    raise AttributeError(f"module 'hetmarl.data' has no attribute '{name}'")
+__getattr__ = exporting(
+    __name__, *(f"{__name__}.{module}:{name}" for name, module in _MODULES.items())
+)

@@ -5,8 +5,9 @@ Importing this package does not import gymnasium; making an environment does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family, lazily
 
 if TYPE_CHECKING:
@@ -41,12 +42,7 @@ LISTED = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name == "GymnasiumEnv":
-        from hetmarl_envs.gymnasium.env import GymnasiumEnv
-
-        return GymnasiumEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.gymnasium.env:GymnasiumEnv")
 
 
 FAMILY = Family(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.mamujoco.tasks import SINGLE, parse_task, tasks
 from hetmarl_envs.registry import Family
 
@@ -42,12 +43,7 @@ def make(
     )
 
 
-def __getattr__(name: str) -> Any:
-    if name == "MAMuJoCoEnv":
-        from hetmarl_envs.mamujoco.env import MAMuJoCoEnv
-
-        return MAMuJoCoEnv
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__ = exporting(__name__, "hetmarl_envs.mamujoco.env:MAMuJoCoEnv")
 
 
 FAMILY = Family(

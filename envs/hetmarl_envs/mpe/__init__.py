@@ -5,8 +5,9 @@ Importing this package does not import ``mpe2``; making an environment does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.mpe.scenarios import SCENARIOS, scenario_options
 from hetmarl_envs.registry import Family, lazily
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "SCENARIOS", "MPEEnv", "scenario_options"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "MPEEnv":
-        from hetmarl_envs.mpe.env import MPEEnv
-
-        return MPEEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.mpe.env:MPEEnv")
 
 
 FAMILY = Family(

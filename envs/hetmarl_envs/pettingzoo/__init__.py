@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hetmarl_envs.errors import UnknownNameError, did_you_mean
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family
 
 if TYPE_CHECKING:
@@ -64,12 +65,7 @@ def _make(
     return PettingZooEnv(make, num_envs=num_envs, seed=seed, device=device, name=name, **own)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "PettingZooEnv":
-        from hetmarl_envs.pettingzoo.env import PettingZooEnv
-
-        return PettingZooEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.pettingzoo.env:PettingZooEnv")
 
 
 # Lists no task: every importable module of the right kind is one.

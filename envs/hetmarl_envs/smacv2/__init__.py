@@ -6,7 +6,9 @@ no torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hetmarl_envs.lazy import exporting
 
 if TYPE_CHECKING:
     from hetmarl_envs.smacv2.env import SMACv2Env
@@ -14,9 +16,4 @@ if TYPE_CHECKING:
 __all__ = ["SMACv2Env"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SMACv2Env":
-        from hetmarl_envs.smacv2.env import SMACv2Env
-
-        return SMACv2Env
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.smacv2.env:SMACv2Env")

@@ -5,8 +5,9 @@ Importing this package imports no JAX; making an environment does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family, lazily
 from hetmarl_envs.smax.tasks import MAPS
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "MAPS", "SMAXEnv"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SMAXEnv":
-        from hetmarl_envs.smax.env import SMAXEnv
-
-        return SMAXEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.smax.env:SMAXEnv")
 
 
 FAMILY = Family(

@@ -5,8 +5,9 @@ Importing this package imports neither ``sumo_rl`` nor SUMO; making an environme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family, lazily
 from hetmarl_envs.sumo.networks import CUSTOM, NETWORKS
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "NETWORKS", "SumoEnv"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SumoEnv":
-        from hetmarl_envs.sumo.env import SumoEnv
-
-        return SumoEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.sumo.env:SumoEnv")
 
 
 FAMILY = Family(

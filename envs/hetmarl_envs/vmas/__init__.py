@@ -5,8 +5,9 @@ Importing this package imports neither VMAS nor its old ``gym``; making an envir
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family, lazily
 from hetmarl_envs.vmas.scenarios import load_scenario, scenario_names, scenario_options
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["FAMILY", "VMASEnv", "load_scenario", "scenario_names", "scenario_options"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "VMASEnv":
-        from hetmarl_envs.vmas.env import VMASEnv
-
-        return VMASEnv
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exporting(__name__, "hetmarl_envs.vmas.env:VMASEnv")
 
 
 FAMILY = Family(
