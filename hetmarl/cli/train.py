@@ -30,6 +30,7 @@ from hetmarl.conf import Settings, TrainConfig, register, resolve
 from hetmarl.conf.settings import to_plain
 from hetmarl.data import selective_sharing
 from hetmarl.engines.randomness import stable_seed
+from hetmarl.lightning.interruption import Interrupted
 from hetmarl.memory import keep_freed_memory
 from hetmarl.typed import convert
 from hetmarl_envs.check import check_team_env
@@ -174,4 +175,9 @@ def _fit(
     )
     set_intervals(trainer, train, data.frames_per_iteration * trainer.world_size)
     with processes(run_dir, _program):
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except Interrupted:
+            if trainer.is_global_zero:
+                print(f"Go on with: hetmarl train run_dir={run_dir} resume=last", file=sys.stderr)
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
+
+from hetmarl.lightning.interruption import Interrupted, Interruption
 
 
 def checkpoint_callbacks(
@@ -32,7 +35,9 @@ class TeamCheckpoints(Checkpoint):
 
     ``last.ckpt`` is written when an iteration is over in every respect: its row logged, its
     evaluation done, ``best.ckpt`` and its score brought up to date. The run ends with an evaluation
-    and a ``last.ckpt``, also where it is stopped early (``max_time``, ``EarlyStopping``).
+    and a ``last.ckpt``, also where it is stopped early (``max_time``, ``EarlyStopping``). Ctrl-C and
+    SIGTERM wait for the end of the iteration, write a ``last.ckpt`` and end the program (``Interrupted``);
+    the resumed run is the one that was never interrupted.
 
     Lightning's ``ModelCheckpoint`` is not exact: it writes ``last.ckpt`` only where the best one
     changed, or at the end of a training batch, when the batch's metrics are not logged yet and an
@@ -56,6 +61,7 @@ class TeamCheckpoints(Checkpoint):
         self.best_score = -math.inf
         self._best, self._last = Path(directory, "best.ckpt"), Path(directory, "last.ckpt")
         self._saved_at = -1
+        self._interruption = Interruption()
 
     @property
     def best_model_path(self) -> str:
@@ -72,6 +78,16 @@ class TeamCheckpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # No hook of Lightning's lies between the logging of one iteration and the next's data.
         trainer.datamodule.after_iteration = partial(self._after_iteration, trainer)  # type: ignore[attr-defined]
+
+        self._interruption.listen()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._interruption.end()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._interruption.end()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -96,8 +112,15 @@ class TeamCheckpoints(Checkpoint):
             self._save_last(trainer)
 
     def _after_iteration(self, trainer: Trainer) -> None:
-        if self.every_n_iterations is not None and self._due(trainer.global_step):
+        received = self._interruption.received
+        # one decision for all processes
+        interrupted = trainer.strategy.reduce_boolean_decision(received is not None, all=False)
+        if interrupted or (self.every_n_iterations is not None and self._due(trainer.global_step)):
             self._save_last(trainer)
+        if interrupted:
+            # Lightning kills everybody where one of the processes that it started reports a failure
+            code = 128 + (received or signal.SIGTERM)
+            raise Interrupted(code if trainer.is_global_zero else 0)
 
     # ------------------------------------------------------------------ last.ckpt
     def _due(self, iteration: int) -> bool:

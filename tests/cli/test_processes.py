@@ -1,6 +1,7 @@
 """Real processes: the recipe as a user types it, and Lightning's children."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from hetmarl.checkpoint import load_plain
 from tests.resume.runs import difference, metrics
 
 from .conftest import ON_POLICY, TINY
+from .running import gone, session, started
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = [sys.executable, str(ROOT / "recipes" / "train.py")]
@@ -76,3 +78,31 @@ def test_on_policy_runs_of_two_processes_resume_exactly(tmp_path: Path) -> None:
         for key in ("state_dict", "optimizer_states", "global_step"):
             assert difference(states[0][key], states[1][key]) == ""
         assert int(states[0]["state_dict"]["frames"]) == 160
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+@pytest.mark.parametrize("whom", ["the first", "all"])
+def test_two_processes_stop_together(whom: str, tmp_path: Path) -> None:
+    """A scheduler ends the process that it knows; Ctrl-C reaches all of them."""
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    long = ["run_dir=run", "total_frames=10_000_000", "eval.interval_frames=5_000_000"]
+    with started(tmp_path, *COMMAND, "algo=happo", *ON_POLICY, *two, *long) as run:
+        if whom == "the first":
+            run.terminate()
+        else:
+            os.killpg(run.pid, signal.SIGINT)
+        output = run.communicate(timeout=120)[0]
+        assert gone(run.pid), session(run.pid)
+    assert run.returncode == (143 if whom == "the first" else 130), output
+    assert "Go on with: hetmarl train run_dir=run resume=last" in output
+    last = load_plain(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    rows = metrics(tmp_path / "run")
+    assert int(last["state_dict"]["frames"]) == int(rows[-1]["frames"])
+    done = run_on(tmp_path, int(rows[-1]["frames"]) + 80)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(metrics(tmp_path / "run")) == len(rows) + 2
+
+
+def run_on(directory: Path, frames: int) -> subprocess.CompletedProcess[str]:
+    return run([*COMMAND, "run_dir=run", "resume=last", f"total_frames={frames}"], directory)
