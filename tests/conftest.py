@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+
+from hetmarl.conf import Settings, register, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,3 +47,22 @@ def _same_start() -> Iterator[None]:
     yield
     torch.set_default_dtype(dtype)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    """``settings("algo.gamma=0.9", ...)`` as the command line would give them."""
+
+    def build(*overrides: str) -> Settings:
+        register(overrides)
+        GlobalHydra.instance().clear()
+        with initialize_config_module("hetmarl.conf", version_base="1.3"):
+            config = compose("train", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        choices = HydraConfig.get().runtime.choices
+        HydraConfig.instance().cfg = None
+        with open_dict(config):
+            del config["hydra"]
+        return resolve(config, choices)
+
+    return build

@@ -35,9 +35,9 @@ class TeamCheckpoints(Checkpoint):
 
     ``last.ckpt`` is written when an iteration is over in every respect: its row logged, its
     evaluation done, ``best.ckpt`` and its score brought up to date. The run ends with an evaluation
-    and a ``last.ckpt``, also where it is stopped early (``max_time``, ``EarlyStopping``). Ctrl-C and
-    SIGTERM wait for the end of the iteration, write a ``last.ckpt`` and end the program (``Interrupted``);
-    the resumed run is the one that was never interrupted.
+    and a ``last.ckpt``, also where it is stopped early (``max_time``, ``EarlyStopping``). Ctrl-C
+    and SIGTERM wait for the end of the iteration, write a ``last.ckpt`` and end the program
+    (``Interrupted``); the resumed run is the one that was never interrupted.
 
     Lightning's ``ModelCheckpoint`` is not exact: it writes ``last.ckpt`` only where the best one
     changed, or at the end of a training batch, when the batch's metrics are not logged yet and an

@@ -13,7 +13,7 @@ from typing import Any
 class Interrupted(SystemExit):
     """A run that was asked to stop and has written its ``last.ckpt``.
 
-    Its code is what a shell expects of a program that a signal ended: 130 for Ctrl-C, 143 for SIGTERM.
+    Its code is what a shell expects where a signal ended it: 130 for Ctrl-C, 143 for SIGTERM.
     """
 
 

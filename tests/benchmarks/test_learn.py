@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import csv
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
+
+from hetmarl.algorithms import list_algorithms
+from hetmarl.conf import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
+SUITES = ROOT / "benchmarks" / "suites.yaml"
 
 # Stands in for `hetmarl train`: 100 frames a time, dies at the frame of a file `die_at`.
 TRAINER = """
@@ -126,11 +132,22 @@ def test_table_and_plot(
 def test_the_suites_are_well_formed(learn: ModuleType) -> None:
     import hetmarl
 
-    for suite in ("foundation", "smoke"):
-        runs = learn.read_suite(suite, ROOT / "benchmarks" / "suites.yaml")
+    for suite in OmegaConf.load(SUITES):
+        runs = learn.read_suite(suite, SUITES)
         assert {run.task for run in runs} <= set(hetmarl.list_tasks())
+        assert {run.algo for run in runs} <= set(list_algorithms())
     with pytest.raises(SystemExit, match="no suite 'fundation'"):
-        learn.read_suite("fundation", ROOT / "benchmarks" / "suites.yaml")
+        learn.read_suite("fundation", SUITES)
+
+
+@pytest.mark.slow
+def test_the_suites_are_settings(learn: ModuleType, settings: Callable[..., Settings]) -> None:
+    """Every overlay and key that a suite names is there."""
+    suites = OmegaConf.load(SUITES)
+    runs = {run.overrides: run for suite in suites for run in learn.read_suite(suite, SUITES)}
+    for run in runs.values():
+        found = settings(f"algo={run.algo}", f"task={run.task}", *run.overrides)
+        assert (found.algorithm.name, found.train.task.name) == (run.algo, run.task)
 
 
 def test_the_documentation_has_the_results_as_they_are(learn: ModuleType) -> None:
@@ -140,7 +157,7 @@ def test_the_documentation_has_the_results_as_they_are(learn: ModuleType) -> Non
     for page in (ROOT / "docs").rglob("*.md"):
         text = page.read_text()
         marked += "<!-- learned: " in text
-        assert learn.filled(text, ROOT / "benchmarks" / "suites.yaml", results) == text, page
+        assert learn.filled(text, SUITES, results) == text, page
     assert marked
 
 

@@ -280,6 +280,7 @@ def test_tuned_hatrpo(settings: Compose, task: str) -> None:
     values = on_policy(settings, f"mamujoco/{task}_hatrpo", "hatrpo", task)
     assert values["delta"] == TUNED_TRPO[task]
     assert (values["critic_lr"], values["critic_epochs"]) == (5e-4, 5)
+    assert (values["critic_minibatches"], values["value_clip"]) == (1, 0.2)
     search = {"cg_iterations": 10, "cg_tolerance": 1e-10, "damping": 0.1, "backtracks": 10}
     assert values["search"] == search | {"decay": 0.8, "accept_ratio": 0.5}
 
@@ -290,6 +291,8 @@ def test_tuned_haa2c(settings: Compose, task: str) -> None:
     values = on_policy(settings, f"mamujoco/{task}_haa2c", "haa2c", task)
     assert (values["actor_lr"], values["epochs"], values["lr_decay"]) == (lr, epochs, True)
     assert (values["critic_lr"], values["critic_epochs"]) == (lr, epochs)
+    assert (values["minibatches"], values["critic_minibatches"]) == (1, 1)
+    assert (values["entropy_coef"], values["value_clip"]) == (0.0, 0.1)
 
 
 @pytest.mark.parametrize("task", ["halfcheetah_2x3", "ant_4x2", "walker2d_2x3"])
@@ -298,15 +301,19 @@ def test_hamdpo(settings: Compose, task: str) -> None:
     assert (values["step_size"], values["step_size_anneal"]) == (1.0, True)
     assert (values["kl_direction"], values["entropy_coef"]) == ("new_old", 0.0)
     assert (values["epochs"], values["minibatches"], values["actor_lr"]) == (10, 1, 5e-4)
+    assert (values["critic_epochs"], values["critic_minibatches"]) == (10, 1)
+    assert (values["critic_lr"], values["lr_decay"]) == (5e-4, False)
 
 
 def test_hamdpo_as_its_authors_ran_it(settings: Compose) -> None:
     train = settings("+experiment=mamujoco/ant_2x4_hamdpo_authors").train
     expected = {"actor_lr": 5e-5, "critic_lr": 5e-4, "epochs": 10, "minibatches": 40}
     expected |= {"kl_direction": "old_new", "step_size": 1.0, "step_size_anneal": True}
+    expected |= {"critic_epochs": 10, "critic_minibatches": 40}
     assert {key: asdict(train.algo)[key] for key in expected} == expected
     assert (train.task.name, train.num_envs) == ("mamujoco/ant_2x4", 8)
-    assert train.data.rollout_steps == 1000
+    assert train.task.options == {"observability": "full"}
+    assert (train.data.rollout_steps, train.network.hidden_sizes) == (1000, [128] * 3)
 
 
 @pytest.mark.parametrize("algorithm", ["happo", "hatrpo", "haa2c", "hamdpo", "mappo"])
@@ -318,12 +325,29 @@ def test_vmas_starts_from_the_settings_for_mpe(
     train, values = found.train, asdict(found.train.algo)
     assert (found.algorithm.name, train.task.name) == (algorithm, f"vmas/{task}")
     assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (60, 100, 3_000_000)
-    assert train.network.hidden_sizes == [128, 128]
-    assert (values["critic_lr"], values["critic_epochs"]) == (5e-4, 5)
+    sharing = "full" if algorithm == "mappo" else "none"
+    assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128, 128], sharing=sharing)
+    expected = {"critic_lr": 5e-4, "critic_epochs": 5, "critic_minibatches": 1, "lr_decay": False}
+    if algorithm != "hatrpo":
+        expected |= {"actor_lr": 5e-4, "epochs": 5, "minibatches": 1}
     own = {"happo": {"clip_epsilon": 0.2, "entropy_coef": 0.01}, "hatrpo": {"delta": 0.005}}
     own["mappo"] = own["happo"]
     own |= {"haa2c": {"entropy_coef": 0.01}, "hamdpo": {"step_size": 1.0}}
-    assert {key: values[key] for key in own[algorithm]} == own[algorithm]
+    expected |= own[algorithm] | {"value_clip": 0.2}
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_spread_on_policy(settings: Compose) -> None:
+    found = settings("+experiment=mpe/simple_spread_happo")
+    train = found.train
+    assert (found.algorithm.name, train.task.name) == ("happo", "mpe/simple_spread")
+    assert train.task.options == {"continuous_actions": False}
+    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (20, 200, 10_000_000)
+    assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128, 128])
+    expected = {"actor_lr": 5e-4, "critic_lr": 5e-4, "epochs": 5, "critic_epochs": 5}
+    expected |= {"minibatches": 1, "critic_minibatches": 1, "clip_epsilon": 0.2}
+    expected |= {"value_clip": 0.2, "entropy_coef": 0.01}
+    assert {key: asdict(train.algo)[key] for key in expected} == expected
 
 
 SPREAD: dict[str, dict[str, Any]] = {
@@ -375,7 +399,7 @@ def test_every_experiment_is_pinned() -> None:
         f"vmas/{t}_{a}" for t in ("balance", "navigation", "simple_spread") for a in algorithms
     ]
     names.append("mamujoco/ant_2x4_hamdpo_authors")
-    names += [f"mpe/simple_spread_{a}" for a in SPREAD]
+    names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
     names.append("sumo/cologne8_happo")
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
