@@ -3,7 +3,7 @@
     python recipes/custom_algorithm.py
 
 A member of heterogeneous-agent mirror learning is its *drift*, the cost of leaving the old policy
-(Zhong et al. 2024, arXiv 2304.09870). Whatever drift ``check_drift`` passes, the theorems hold for.
+(Zhong et al. 2024, arXiv 2304.09870). ``check_drift`` tries the conditions of the theorems on it.
 """
 
 from dataclasses import dataclass, replace

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from hetmarl.algorithms.on_policy import GradientConfig, OnPolicyModule, positive
 from hetmarl.objectives import KLDrift
+from hetmarl.objectives.drifts import Direction
 
 
 @dataclass
@@ -19,7 +19,7 @@ class HAMDPOConfig(GradientConfig):
     """t: the divergence is weighed 1/t; .1 to 10, infinite: HAA2C."""
     step_size_anneal: bool = True
     """t falls linearly over the run's iterations k, t_k = t·(1 − k/K)."""
-    kl_direction: Literal["new_old", "old_new"] = "new_old"
+    kl_direction: Direction = "new_old"
     """KL(new ‖ old), as in MDPO, or KL(old ‖ new), as in the authors' code."""
 
     def __post_init__(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from hetmarl.algorithms.hasac import HASAC
 from hetmarl.algorithms.mehaml import MEHAML, MEHAMLConfig
 from hetmarl.objectives import KLDrift
+from hetmarl.objectives.drifts import Direction
 from hetmarl_envs.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ class HASACKLConfig(MEHAMLConfig):
 
     step_size: float = 10.0
     """t: the divergence is weighed 1/t, beside the temperature α; .1 to 100, infinite: HASAC."""
-    kl_direction: Literal["new_old", "old_new"] = "new_old"
+    kl_direction: Direction = "new_old"
     """KL(new ‖ old), as in mirror descent, or KL(old ‖ new)."""
 
     def __post_init__(self) -> None:

@@ -187,7 +187,7 @@ class OnPolicyModule(TeamModule):
             chunk_length=config.chunk_length,
             fixed_order=config.fixed_order,
         )
-        self._rates = [group["lr"] for o in optimizers for group in o.param_groups]
+        self._rated = [(o, [group["lr"] for group in o.param_groups]) for o in optimizers]
         return optimizers
 
     def on_train_start(self) -> None:
@@ -205,10 +205,9 @@ class OnPolicyModule(TeamModule):
         """Sets what changes over the run; a function of the iteration, so nothing to resume."""
         if not self.config.lr_decay:
             return
-        optimizers: Any = self.optimizers()
-        groups = [g for o in optimizers[1:] for g in o.param_groups]
-        for group, rate in zip(groups, self._rates, strict=True):
-            group["lr"] = rate * max(0.0, 1 - iteration / num_iterations)
+        for optimizer, rates in self._rated:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * max(0.0, 1 - iteration / num_iterations)
 
     def gradient_step(self, parameters: list[nn.Parameter], lr: float) -> GradientStep:
         """Adam on these parameters, with gradients averaged over processes and clipped."""

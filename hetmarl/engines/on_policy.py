@@ -86,19 +86,21 @@ class TrustRegionUpdate:
         changes: Changes,
         randomness: UpdateRandomness,
     ) -> dict[str, Tensor]:
-        seen: list[Tensor] = []
+        seen: list[dict[str, Tensor]] = []
 
         def evaluate() -> tuple[Tensor, Tensor]:
             found = changes(batches)
             objective = loss.objective(found)
-            seen[:] = [objective.loss.detach(), objective.entropy.detach()]
+            values = {"loss_actor": objective.loss, "entropy": objective.entropy}
+            seen.append({name: value.detach() for name, value in values.items()})
             distance = loss.mean([self.neighbourhood.distance(c) for c in found], found)
             return objective.surrogate - objective.drift, distance
 
         # fused recurrent kernels of a GPU have no second derivative
         with torch.backends.cudnn.flags(enabled=False):
             taken = self.step(evaluate)
-        return {"loss_actor": seen[0], "entropy": seen[1], **taken}
+        # of the policy that it leaves behind: where no step was accepted, the one before
+        return {**seen[-1 if taken["step_fraction"] > 0 else 0], **taken}
 
 
 class OnPolicyEngine:
@@ -151,7 +153,7 @@ class OnPolicyEngine:
         loss, names = self.loss, self.loss.spec.names
         self._check_length(data.shape[1])
         loss.prepare(data)
-        metrics = {"value_mean": data.get(loss.tensor_keys.value_target).mean()}
+        metrics = {"value_mean": loss.value_mean(data)}
         factor = torch.ones_like(data.get(("next", "reward")))
         order = list(range(len(self.units)))
         if self.sequential and not self.fixed_order:
@@ -174,6 +176,7 @@ class OnPolicyEngine:
             for i, change in zip(members, changes, strict=True):
                 own = {"kl": loss.mean_kl([change]), "ratio_deviation": self._deviation(change)}
                 metrics |= {f"{k}/{names[i]}": v for k, v in (reported | own).items()}
+        data.pop(loss.tensor_keys.factor, None)
         return metrics | self._update_critic(data, randomness)
 
     # ------------------------------------------------------------------ parts

@@ -32,11 +32,17 @@ class TrustRegionConfig:
     """Line search: least share of the expected improvement."""
 
     def __post_init__(self) -> None:
-        for name in ("cg_iterations", "backtracks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected at least 1.")
-        if not 0 < self.decay < 1:
-            raise ConfigError(f"decay={self.decay}: expected 0 < decay < 1.")
+        allowed = {
+            "cg_iterations": (self.cg_iterations >= 1, "at least 1"),
+            "cg_tolerance": (self.cg_tolerance >= 0, "0 or more"),
+            "damping": (self.damping >= 0, "0 or more"),
+            "backtracks": (self.backtracks >= 1, "at least 1"),
+            "decay": (0 < self.decay < 1, "0 < decay < 1"),
+            "accept_ratio": (0 <= self.accept_ratio < 1, "0 <= accept_ratio < 1"),
+        }
+        for name, (fits, expected) in allowed.items():
+            if not fits:
+                raise ConfigError(f"algo.search.{name}={getattr(self, name)}: expected {expected}.")
 
 
 class TrustRegionStep:

@@ -236,7 +236,8 @@ class GaussianActor(Actor):
         if (high <= low).any():
             raise ConfigError(
                 f"agent '{agent.name}': expected action bounds with low < high, given "
-                f"low={agent.action.low}, high={agent.action.high}."
+                f"low={agent.action.low}, high={agent.action.high}. Leave out dimensions that "
+                "cannot vary, or mend the environment's action spec."
             )
         bounded = (high - low).isfinite()
         self.register_buffer("centre", torch.where(bounded, (high + low) / 2, 0.0))

@@ -91,9 +91,14 @@ class StateValue(nn.Module):
         self.head = output_layer(self.body.out_features, 1, config, 1.0)
 
     @property
+    def memories(self) -> list[str]:
+        """Names of its recurrent states, beneath ``"hidden"``."""
+        return [self.KEY] if self.body.hidden_size > 0 else []
+
+    @property
     def recurrent(self) -> bool:
         """Whether it needs ``remember`` while data is collected."""
-        return self.body.hidden_size > 0
+        return bool(self.memories)
 
     def forward(self, data: TensorDictBase) -> Tensor:
         """Values ``[*B, 1]``."""
@@ -145,9 +150,15 @@ class LocalValues(nn.Module):
         self.networks = nn.ModuleList(networks[i] for i in range(spec.num_agents))
 
     @property
+    def memories(self) -> list[str]:
+        """Names of its recurrent states, beneath ``"hidden"``."""
+        remembers = self._network(0).hidden_size > 0
+        return [self._key(i) for i in range(self.num_values)] if remembers else []
+
+    @property
     def recurrent(self) -> bool:
         """Whether it needs ``remember`` while data is collected."""
-        return self._network(0).hidden_size > 0
+        return bool(self.memories)
 
     def forward(self, data: TensorDictBase) -> Tensor:
         """Values ``[*B, n]``, in team order."""

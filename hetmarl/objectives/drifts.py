@@ -1,4 +1,4 @@
-"""Drifts and neighbourhoods of mirror learning: what a new on-policy member is made of.
+"""Drifts and neighbourhoods of mirror learning: what a new member is made of.
 
 One agent's update is
 
@@ -12,7 +12,7 @@ a function of a ``PolicyChange``; a *neighbourhood* U says how far a policy may 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ class PolicyChange(NamedTuple):
 
     Args:
         new: the policy being optimised, with gradient.
-        old: the policy that collected the data, without.
+        old: the policy that it starts from, without; on-policy the one that collected the data.
         log_ratio: log r ``[*B, 1]``, with gradient.
         advantage: M ``[*B, 1]``, the factor of the predecessors in it.
         alive: samples that count ``[*B, 1]``; None: all.
@@ -93,6 +93,14 @@ class KLDrift:
 
     step_size: float = 1.0
     direction: Direction = "new_old"
+
+    def __post_init__(self) -> None:
+        if not self.step_size > 0:
+            raise ConfigError(f"step_size={self.step_size}: expected more than 0.")
+        if self.direction not in get_args(Direction):
+            raise ConfigError(
+                f"direction='{self.direction}': expected one of {', '.join(get_args(Direction))}."
+            )
 
     def __call__(self, change: PolicyChange) -> Tensor:
         new, old = change.new, change.old

@@ -103,8 +103,9 @@ class MirrorLoss(LossModule):
     Reads (names by ``set_keys``): ``(group, observation)``, ``(group, action)`` or for Gaussian
     actors ``(group, sample)``, optional ``(group, action_mask)`` and ``(group, alive)``; written by
     ``prepare``: ``(group, advantage) [*B, n_g, 1]``, ``(group, old_parameters) [*B, n_g, P]``,
-    ``(group, old_log_prob) [*B, n_g, 1]``, ``value [*B, V]``, ``value_target [*B, V]``; written by
-    an engine: optional ``factor [*B, 1]``.
+    ``(group, old_log_prob) [*B, n_g, 1]``, ``value [*B, V]``, ``value_target [*B, V]``; set by
+    an engine during its update: ``factor [*B, 1]``. Recurrent networks read their stored states and
+    ``is_init`` besides. ``in_keys`` are those that every batch has.
 
     Args:
         policy: the team's actors.
@@ -166,12 +167,18 @@ class MirrorLoss(LossModule):
 
     @property
     def in_keys(self) -> list[Any]:
-        keys = self.tensor_keys
-        read = [keys.observation, keys.action, keys.advantage]
-        read += [keys.old_parameters, keys.old_log_prob]
-        grouped = [(group, key) for group in self.spec.groups for key in read]
-        state = ["state"] if self.spec.state_dim is not None else []
-        return [*grouped, *state, keys.value, keys.value_target]
+        keys, policy = self.tensor_keys, self.policy
+        found: list[Any] = []
+        for group in self.spec.groups:
+            read = [keys.observation, self._action_key(group), keys.advantage]
+            read += [keys.old_parameters, keys.old_log_prob]
+            found += [(group, key) for key in read]
+        if self.spec.state_dim is not None:
+            found.append("state")
+        memories = [self.spec.names[i] for i in sorted(policy.recurrent)] + self.critic.memories
+        if memories:
+            found += [*((HIDDEN, name) for name in memories), "is_init"]
+        return [*found, keys.value, keys.value_target]
 
     @property
     def out_keys(self) -> list[str]:
@@ -218,9 +225,11 @@ class MirrorLoss(LossModule):
 
     def action(self, data: TensorDictBase, agent: int) -> Tensor:
         """What the agent drew ``[*B, D]``, before clipping."""
+        return self.spec.action(data, agent, key=self._action_key(self.spec.agents[agent].group))
+
+    def _action_key(self, group: str) -> str:
         keys = self.tensor_keys
-        clipped = self.spec.agents[agent].group in self.policy.clipped
-        return self.spec.action(data, agent, key=keys.sample if clipped else keys.action)
+        return keys.sample if group in self.policy.clipped else keys.action
 
     def parameters_of(self, data: TensorDictBase, agent: int) -> Tensor:
         """The agent's policy as it is now, ``[*B, P]``."""
@@ -272,13 +281,13 @@ class MirrorLoss(LossModule):
 
         Its advantage is the mean of the living ones': each is standardised over its agent's life.
         """
-        masks, advantage, alive = [c.alive for c in changes], changes[0].advantage, None
+        masks, each = [c.alive for c in changes], torch.stack([c.advantage for c in changes])
+        alive, advantage = None, each.mean(0)
         if any(mask is not None for mask in masks):
             ones = torch.ones_like(advantage, dtype=torch.bool)
             living = torch.stack([ones if mask is None else mask for mask in masks])
             alive = living.any(0)
-            total = (torch.stack([c.advantage for c in changes]) * living).sum(0)
-            advantage = total / living.sum(0).clamp(min=1)
+            advantage = (each * living).sum(0) / living.sum(0).clamp(min=1)
         return PolicyChange(
             Joint([c.new for c in changes], masks),
             Joint([c.old for c in changes], masks),
@@ -300,11 +309,14 @@ class MirrorLoss(LossModule):
         return Objective(loss, surrogate, drift, entropy, list(changes))
 
     def mean_kl(self, changes: Sequence[PolicyChange]) -> Tensor:
-        """Mean KL(old ‖ new) in nats (scalar)."""
+        """Mean KL(old ‖ new) in nats (scalar), as ``mean``: ``reduce`` it before deciding on it."""
         return self.mean([c.old.kl(c.new) for c in changes], changes)
 
     def mean(self, values: Sequence[Tensor], changes: Sequence[PolicyChange]) -> Tensor:
-        """Mean over the living samples of all changes (scalar)."""
+        """Mean over the living samples of all changes (scalar).
+
+        Of several processes each gets its share, of which ``reduce`` makes the mean over all.
+        """
         alive = None
         if any(c.alive is not None for c in changes):
             every = torch.ones_like(values[0], dtype=torch.bool)
@@ -329,6 +341,11 @@ class MirrorLoss(LossModule):
             huber_delta=self.huber_delta,
             reduce=self.reduce,
         )
+
+    def value_mean(self, data: TensorDictBase) -> Tensor:
+        """Mean value target over the living (scalar), in units of the return."""
+        target = data.get(self.tensor_keys.value_target)
+        return masked_mean(target, self._alive_values(data), self.reduce)
 
     def _alive_values(self, data: TensorDictBase) -> Tensor | None:
         """Which values count, ``[*B, V]``: an agent's own while it lives, the team's always."""

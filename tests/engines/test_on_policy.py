@@ -54,7 +54,9 @@ def test_the_factor_holds_exactly_the_predecessors_new_ratios(algorithm: Any) ->
     data = rollout(module)
     prepared = module.loss.prepare(data.clone())
     seen = turns(module)
-    module.engine.update(data.clone(), Fixed([3, 1, 4, 0, 2]))
+    updated = data.clone()
+    module.engine.update(updated, Fixed([3, 1, 4, 0, 2]))
+    assert "factor" not in updated.keys()  # the next update's would begin with it
     assert [agent for agent, _ in seen] == [3, 1, 4, 0, 2]
     del module.loss.read
     flat, factor = prepared, torch.ones(3, 8, 1, dtype=torch.float64)

@@ -19,7 +19,7 @@ from hetmarl.engines import (
 )
 from hetmarl.engines import trust_region as module_under_test
 from hetmarl_envs.errors import ConfigError
-from tests.on_policy import actors, as_real, make, rollout, update
+from tests.on_policy import actors, as_real, make, rollout, update, weights
 from tests.teams import HybridEnv
 
 
@@ -254,13 +254,47 @@ def test_a_tiny_gradient_has_a_step_all_the_same() -> None:
     assert min(lengths) > 1e-3
 
 
-@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5])
-def test_bad_settings(decay: float) -> None:
-    with pytest.raises(ConfigError, match=f"decay={decay}: expected 0 < decay < 1"):
-        TrustRegionConfig(decay=decay)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"decay": decay} for decay in (0.0, 1.0, 1.5)),
+        *({"damping": -0.1}, {"cg_tolerance": -1.0}, {"accept_ratio": 1.0}),
+        *({"backtracks": 0}, {"cg_iterations": 0}),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any]) -> None:
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigError, match=rf"algo\.search\.{name}={value}: expected "):
+        TrustRegionConfig(**settings)
 
 
 # ---------------------------------------------------------------------- HATRPO
+def test_what_is_reported_of_a_refused_step_is_the_policy_that_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the last one tried, whose numbers may not even be finite."""
+    module = make(HATRPO)
+    data = rollout(module)
+    prepared = module.loss.prepare(data.clone())
+    expected = module.loss.objective([module.loss.change(0, module.loss.read(prepared, 0))])
+    objective = module.loss.objective
+
+    def broken(changes: Any) -> Any:
+        found = objective(changes)
+        if torch.is_grad_enabled():
+            return found
+        nan = found.loss * float("nan")
+        return found._replace(loss=nan, surrogate=nan)
+
+    monkeypatch.setattr(module.loss, "objective", broken)
+    before = weights(module.policy)
+    metrics = module.engine.update(data, Fixed([0, 1, 2, 3, 4]))
+    name = module.spec.names[0]
+    assert metrics[f"step_fraction/{name}"] == 0 and torch.equal(weights(module.policy), before)
+    torch.testing.assert_close(metrics[f"loss_actor/{name}"], expected.loss.detach())
+    torch.testing.assert_close(metrics[f"entropy/{name}"], expected.entropy.detach())
+
+
 MEMORIES = [("none", 1, 8), ("gru", 2, 8), ("lstm", 1, 8), ("gru", 1, 4)]
 
 

@@ -54,6 +54,7 @@ BROKEN: dict[str, tuple[Function, str]] = {
     "negative": (negative, r"is -\d.*reward leaving"),
     "fee": (sloped, r"is -\d.*reward leaving"),
     "entropy": (lambda c: c.old.entropy() - c.new.entropy(), "reward leaving"),
+    "far": (lambda c: c.new.kl(c.old) - 2 * c.new.kl(c.old) ** 2, "reward leaving"),
     "not_zero": (lambda c: c.new.kl(c.old) + 0.1, r"0\.1 on average at the old policy itself"),
     "kink": (lambda c: (c.ratio - 1).abs(), "slope or a kink"),
     "small_kink": (lambda c: c.new.kl(c.old) + 1e-3 * (c.ratio - 1).abs(), "slope or a kink"),

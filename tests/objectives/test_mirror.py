@@ -16,8 +16,9 @@ from torchrl.objectives import ClipPPOLoss
 from hetmarl.algorithms import HAA2C, HAMDPO, HAPPO, HATRPO, IPPO, MAPPO
 from hetmarl.objectives import ClipDrift, KLBall, KLDrift, MirrorLoss, NoDrift
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
+from hetmarl_envs.errors import ConfigError
 from tests.on_policy import actors, make, rollout, update, weights
-from tests.teams import HybridEnv
+from tests.teams import CountingEnv, HybridEnv
 
 
 def prepared(module: Any, **settings: Any) -> Any:
@@ -211,7 +212,7 @@ def test_nothing_follows_from_what_the_dead_see_and_do(
     first, second = update(clean, data), update(dirty, other)
     assert torch.equal(weights(clean), weights(dirty))
     for key, value in first.items():
-        assert torch.equal(value, second[key]) or key == "value_mean", key
+        assert torch.equal(value, second[key]), key
 
 
 def test_a_dead_agents_ratio_is_exactly_one() -> None:
@@ -271,6 +272,18 @@ def test_joint_change_is_the_product_over_the_living() -> None:
             torch.testing.assert_close(joint.old.kl(joint.new)[row], kl)
 
 
+def test_a_joint_advantage_is_the_members_mean_also_where_nobody_dies() -> None:
+    """As with values of each agent's own, whose standardised advantages differ."""
+    loss = make(IPPO).loss
+    flat = prepared(make(IPPO))
+    changes = [loss.change(i, loss.read(flat, i))._replace(alive=None) for i in (1, 2, 4)]
+    joint = loss.joint_change(changes)
+    assert joint.alive is None
+    mean = torch.stack([c.advantage for c in changes]).mean(0)
+    torch.testing.assert_close(joint.advantage, mean)
+    assert not torch.allclose(mean, changes[0].advantage)
+
+
 def test_a_unit_lives_while_any_member_does() -> None:
     """Also where only some of its members can die, and where the first is dead throughout."""
     module = make(HAPPO)
@@ -299,6 +312,29 @@ def test_forward_is_the_sum_of_the_agents_losses() -> None:
         out["loss_objective"], list(loss.critic.parameters()), allow_unused=True
     )
     assert all(s is None for s in slopes)
+
+
+@pytest.mark.parametrize("memory", ["none", "gru"])
+def test_forward_by_keyword(memory: str) -> None:
+    """What every batch has is enough, where nobody dies and everything is legal."""
+    module = make(HAPPO, TeamSpec.from_env(CountingEnv()), {"memory": memory})
+    data = module.loss.prepare(rollout(module, env=CountingEnv(num_envs=2), steps=10))
+    data = data if memory == "gru" else data.reshape(-1)
+    loss = module.loss
+    assert ("wide", "sample") in loss.in_keys and ("wide", "action") not in loss.in_keys
+    expected = loss(data)
+    selected = loss(data.select(*loss.in_keys))
+    names = {"_".join(k) if isinstance(k, tuple) else k: data[k] for k in loss.in_keys}
+    given = dict(zip(loss.out_keys, loss(**names), strict=True))
+    for name in loss.out_keys:
+        torch.testing.assert_close(selected[name], expected[name])
+        torch.testing.assert_close(given[name], expected[name])
+
+
+@pytest.mark.parametrize("settings", [{"direction": "new-old"}, {"step_size": 0.0}])
+def test_a_divergence_that_is_none(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(settings))}=.*expected"):
+        KLDrift(**settings)
 
 
 def test_keys_can_be_renamed() -> None:
