@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -44,8 +45,12 @@ class HASACConfig(OffPolicyConfig):
         super().__post_init__()
         for name in ("alpha", "alpha_lr", "alpha_final", "alpha_decay_frames"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"algo.{name}={value}: expected more than 0.")
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"algo.{name}={value}: expected more than 0, and finite.")
+        if not math.isfinite(self.target_entropy_scale):
+            raise ConfigError(
+                f"algo.target_entropy_scale={self.target_entropy_scale}: expected a finite number."
+            )
         if self.alpha_schedule not in SHAPES:
             raise ConfigError(
                 f"algo.alpha_schedule='{self.alpha_schedule}' is unknown."

@@ -170,11 +170,13 @@ class OffPolicyModule(TeamModule):
     def priority(self, data: TensorDictBase) -> tuple[Tensor, Tensor]:
         """Indices ``[B, 1]`` and errors ``[B, 1]``; a slice's is .9·max + .1·mean of its steps'.
 
-        (R2D2; Kapturowski et al. 2019, section 2.3.)
+        (R2D2; Kapturowski et al. 2019, section 2.3.) Nothing is known of a slice that burned in up
+        to the newest frame: it keeps its priority.
         """
         index, error = data["index"], data[self.loss.tensor_keys.td_error]
         if data.batch_dims == 1:
             return index, error
         valid = data["valid"]
         error, count = error * valid, valid.sum(1).clamp(min=1)
-        return index[:, 0], 0.9 * error.amax(1) + 0.1 * error.sum(1) / count
+        known = valid.any(1).squeeze(-1)
+        return index[known, 0], (0.9 * error.amax(1) + 0.1 * error.sum(1) / count)[known]

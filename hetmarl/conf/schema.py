@@ -43,7 +43,7 @@ class TrainerConfig:
     """Arguments of Lightning's Trainer, under its names; the rest of them go under ``extra``."""
 
     accelerator: str = "auto"
-    """auto, cpu, gpu, mps, tpu."""
+    """auto, cpu, gpu. Apple's GPUs (mps) have no double precision, which counters need."""
     devices: int | str | list[int] = 1
     """How many processes (on GPUs: one each), or which GPUs, [0,3]; "auto": all."""
     num_nodes: int = 1

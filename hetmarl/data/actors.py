@@ -18,9 +18,10 @@ from torchrl.collectors import AsyncCollector, Collector
 from torchrl.envs import EnvBase
 from torchrl.weight_update import MultiProcessWeightSyncScheme
 
+from hetmarl.data.collector import check_same_team
 from hetmarl.networks.policy import TeamPolicy
-from hetmarl_envs.contract import write_random_actions
-from hetmarl_envs.errors import HetmarlError, MissingExtraError
+from hetmarl_envs.contract import TeamSpec, write_random_actions
+from hetmarl_envs.errors import ConfigError, HetmarlError, MissingExtraError
 
 VERSION = "policy_version"
 """``[num_envs, T, 1]`` int64: iterations that the policy had learned from when it acted."""
@@ -89,11 +90,15 @@ class Actors(Protocol):
         """Ends them; may be called twice, and after one has died."""
 
 
-def start_env(make_env: Callable[..., EnvBase], num_envs: int, seed: int) -> EnvBase:
+def start_env(
+    make_env: Callable[..., EnvBase], num_envs: int, team: TeamSpec, seed: int
+) -> EnvBase:
     """An actor's environments, made where they are stepped: with one thread, and its own noise."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    return make_env(num_envs=num_envs, seed=seed, device="cpu")
+    env = make_env(num_envs=num_envs, seed=seed, device="cpu")
+    check_same_team(env, team)
+    return env
 
 
 _COLLECTOR: dict[str, Any] = {
@@ -219,7 +224,7 @@ class RayActor:
         self.name = f"ray actor {index}"
         self._collector, self._index, self._weights = collector, index, weights
         self._remote = collector.remote_collectors[index]
-        self._pending: Any = None
+        self._pending: Any
 
     def begin(self) -> None:
         """Sends the weights and asks for a chunk."""
@@ -235,8 +240,6 @@ class RayActor:
         import ray
 
         try:
-            if self._pending is None:
-                self.begin()
             chunk = ray.get(self._pending).clone()  # what Ray hands out cannot be written to
             self.begin()
             return chunk
@@ -259,7 +262,7 @@ class RayActors:
         weights: Sequence[Weights],
     ) -> None:
         try:
-            import ray  # noqa: F401
+            import ray
         except ImportError as error:
             raise MissingExtraError(
                 "data.mode=ray needs Ray, which is not installed: pip install 'hetmarl[ray]'."
@@ -267,6 +270,15 @@ class RayActors:
         from torchrl.collectors.distributed import RayCollector
 
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        start: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False}
+        if not ray.is_initialized():
+            ray.init(**start)
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        if cores < len(makes):  # Ray would wait for another machine, without a word
+            raise ConfigError(
+                f"data.actors={len(makes)}: each takes a core, and the Ray cluster has {cores}. "
+                "Set fewer data.actors, or add machines to the cluster."
+            )
         self._collector: Any = RayCollector(
             list(makes),
             policy,
@@ -275,10 +287,12 @@ class RayActors:
             collector_class=Collector,
             collector_kwargs=[dict(_COLLECTOR) for _ in makes],
             remote_configs={"num_cpus": 1},
-            ray_init_config={"include_dashboard": False, "log_to_driver": False},
+            ray_init_config=start,
             trust_policy=True,
         )
         self.each = [RayActor(self._collector, i, w) for i, w in enumerate(weights)]
+        for actor in self.each:
+            actor.begin()
 
     def close(self) -> None:
         collector, self._collector = self._collector, None
@@ -294,7 +308,7 @@ def _died(name: str, how: str, error: BaseException) -> HetmarlError:
 
 
 def makers(
-    make_env: Callable[..., EnvBase], num_envs: int, seeds: Sequence[int]
+    make_env: Callable[..., EnvBase], num_envs: int, team: TeamSpec, seeds: Sequence[int]
 ) -> list[Callable[[], EnvBase]]:
-    """What every actor is to make: ``num_envs`` environments each, by their seeds."""
-    return [partial(start_env, make_env, num_envs, seed) for seed in seeds]
+    """What every actor is to make: ``num_envs`` environments of ``team`` each, by their seeds."""
+    return [partial(start_env, make_env, num_envs, team, seed) for seed in seeds]

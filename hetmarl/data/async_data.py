@@ -111,7 +111,7 @@ class AsyncTeamCollector:
         self._begun = [chunk for _ in each]
         atexit.register(self.close)  # whatever ends the program, no actor outlives it
         self._actors = _KINDS[self._kind](
-            makers(self._make_env, share, seeds),
+            makers(self._make_env, share, self.spec, seeds),
             deepcopy(self._acting).cpu().requires_grad_(False),
             share * steps,
             [partial(self._weights, i) for i in each],

@@ -14,7 +14,7 @@ from hetmarl.engines.randomness import stable_seed
 from hetmarl.networks.body import HIDDEN
 from hetmarl.networks.packed import for_acting
 from hetmarl.networks.policy import TeamPolicy
-from hetmarl_envs.contract import write_random_actions
+from hetmarl_envs.contract import TeamSpec, write_random_actions
 from hetmarl_envs.errors import ConfigError
 
 
@@ -60,6 +60,21 @@ class EpisodeTotals:
             torch.cat(returns) if ended else self.returns[:0],
             torch.cat(lengths) if ended else self.lengths[:0],
             {name: torch.cat(values) for name, values in info.items()},
+        )
+
+
+def check_same_team(env: EnvBase, team: TeamSpec) -> None:
+    """Refuses, and closes, an environment of another team than the policy's.
+
+    Raises:
+        ConfigError: the two teams.
+    """
+    found = TeamSpec.from_env(env)
+    if found != team:
+        env.close()
+        raise ConfigError(
+            "the environment of the DataModule and the one that the algorithm was made for "
+            f"differ: {found} and {team}."
         )
 
 

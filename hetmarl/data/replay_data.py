@@ -65,10 +65,10 @@ class ReplayDataConfig:
             raise ConfigError(
                 f"data.storage='{self.storage}': expected 'disk', 'memory' or 'device'."
             )
-        if self.priority_alpha < 0 or not 0 <= self.priority_beta <= 1:
+        if not 0 <= self.priority_alpha < math.inf or not 0 <= self.priority_beta <= 1:
             raise ConfigError(
                 f"data.priority_alpha={self.priority_alpha}, "
-                f"data.priority_beta={self.priority_beta}: expected at least 0, and 0 to 1."
+                f"data.priority_beta={self.priority_beta}: expected 0 or more, and 0 to 1."
             )
         check_env_device(self.env_device)
         check_mode(self)
@@ -169,12 +169,12 @@ class ReplayData(TeamData):
 
     def _start_replay(self, chunk: TensorDict, spec: TeamSpec) -> Replay:
         """The replay, or the checkpoint's taken up again."""
-        interval = self.num_iterations  # no checkpoints in between: the run's whole length
-        if self.checkpoint_frames is not None:
-            interval = math.ceil(self.checkpoint_frames / self.frames_per_iteration)
-        directory = None
+        directory, interval = None, 0  # a checkpoint has a copy of what is in memory
         if self.directory is not None and self.config.storage == "disk":
             directory = self.directory / f"rank{self._rank}"
+            interval = self.num_iterations  # no checkpoints in between: the run's whole length
+            if self.checkpoint_frames is not None:
+                interval = math.ceil(self.checkpoint_frames / self.frames_per_iteration)
         assert self.trainer is not None and self._collector is not None
         replay = Replay(
             chunk,

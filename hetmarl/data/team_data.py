@@ -13,11 +13,10 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torchrl.envs import EnvBase
 
-from hetmarl.data.collector import TeamCollector, can_save
+from hetmarl.data.collector import TeamCollector, can_save, check_same_team
 from hetmarl.engines.randomness import stable_seed
 from hetmarl.lightning.exact import gather_ranks, random_state, set_random_state
 from hetmarl.networks.policy import TeamPolicy
-from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
 
 MakeEnv = Callable[..., EnvBase]
@@ -164,11 +163,7 @@ class TeamData(LightningDataModule, ABC):
             device=self._env_device,
         )
         policy = cast(TeamPolicy, module.policy)
-        if TeamSpec.from_env(env) != policy.team:
-            raise ConfigError(
-                "the environment of the DataModule and the one that the algorithm was made for "
-                f"differ: {TeamSpec.from_env(env)} and {policy.team}."
-            )
+        check_same_team(env, policy.team)
         return TeamCollector(
             env, policy, seed=self.seed, rank=rank, critic=getattr(module, "critic", None)
         )

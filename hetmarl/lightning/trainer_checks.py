@@ -22,6 +22,12 @@ def check_trainer(trainer: Trainer) -> None:
     Raises:
         ConfigError: what was set, and what to set instead.
     """
+    if trainer.strategy.root_device.type == "mps":
+        raise ConfigError(
+            "trainer.accelerator=mps (or auto, on this machine) is not supported: frames and "
+            "returns are counted in double precision, which Apple's GPUs do not have. Set "
+            "trainer.accelerator=cpu."
+        )
     precision = str(trainer.precision)
     if precision not in PRECISIONS:
         raise ConfigError(

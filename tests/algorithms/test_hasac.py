@@ -172,6 +172,8 @@ def test_a_scheduled_temperature_is_a_function_of_the_frames() -> None:
         ({"alpha_final": 0.0, "auto_alpha": False}, "algo.alpha_final=0.0: expected more than 0"),
         ({"alpha_decay_frames": 0}, "algo.alpha_decay_frames=0: expected more than 0"),
         ({"alpha_schedule": "linaer"}, "Did you mean 'linear'"),
+        ({"alpha": float("inf")}, "algo.alpha=inf: expected more than 0, and finite"),
+        ({"target_entropy_scale": float("nan")}, "target_entropy_scale=nan: expected a finite"),
     ],
 )
 def test_schedules_that_make_no_sense(settings: dict[str, Any], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from tensordict import TensorDict
 
 from hetmarl.algorithms import get_algorithm
 from hetmarl.algorithms.off_policy import OffPolicyModule
@@ -76,6 +77,19 @@ def test_warm_up_remembers_what_it_sees() -> None:
         with torch.no_grad():
             after = policy.actors[i].states(spec.observation(data, i), begin)
         torch.testing.assert_close(after, data["next", "hidden", name])
+
+
+def test_a_slice_without_a_step_to_learn_from_keeps_its_priority() -> None:
+    """It reaches the newest frame while it burns in: its errors are no errors."""
+    module = get_algorithm("hasac").load("module")(TeamSpec.from_env(CountingEnv()))
+    valid = torch.tensor([[1, 1], [0, 0], [1, 0]]).bool()[..., None]
+    error = torch.tensor([[1.0, 3.0], [5.0, 5.0], [2.0, 9.0]])[..., None]
+    data = TensorDict(
+        {"index": torch.arange(6).view(3, 2, 1), "td_error": error, "valid": valid}, [3, 2]
+    )
+    index, priority = module.priority(data)
+    assert index.tolist() == [[0], [4]]
+    torch.testing.assert_close(priority, torch.tensor([[0.9 * 3 + 0.1 * 2], [2.0]]))
 
 
 def test_settings_are_checked() -> None:

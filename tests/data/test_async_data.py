@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hetmarl.data import ReplayData, ReplayDataConfig, TeamCollector, async_data
 from hetmarl.data.actors import VERSION, ActingPolicy, LocalActors
 from hetmarl.data.async_data import AsyncTeamCollector
 from hetmarl.networks import NetworkConfig, TeamPolicy
-from hetmarl_envs import TeamSpec
+from hetmarl_envs import TeamSpec, make_env
 from hetmarl_envs.errors import ConfigError, HetmarlError
 from tests.algorithms.fitting import fit
 from tests.data.constant import FailingEnv, constant_policy, set_version
@@ -319,3 +320,31 @@ def test_the_learner_keeps_its_threads() -> None:
             os.kill(pid, 0)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.slow
+def test_actors_of_another_team_are_refused(kind: str) -> None:
+    """As on the synchronous path; there is nobody else who sees their environments."""
+    collector = AsyncTeamCollector(
+        partial(make_env, "games/roles"), constant_policy(), num_envs=2, actors=1,
+        max_staleness=1, warmup_chunks=0, seed=0, kind=kind,
+    )  # fmt: skip
+    try:
+        with pytest.raises(Exception, match=r"differ|has died"):
+            collector.collect(4, 0)
+    finally:
+        collector.close()
+
+
+@pytest.mark.slow
+def test_more_actors_than_the_cluster_has_cores(ray: Any) -> None:
+    """Ray would wait for another machine for ever."""
+    collector = AsyncTeamCollector(
+        CountingEnv, constant_policy(), num_envs=3, actors=3, max_staleness=1, warmup_chunks=0,
+        seed=0, kind="ray",
+    )  # fmt: skip
+    try:
+        with pytest.raises(ConfigError, match=r"data.actors=3: .* cluster has 2\. Set fewer"):
+            collector.collect(4, 0)
+    finally:
+        collector.close()

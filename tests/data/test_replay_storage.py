@@ -19,7 +19,7 @@ from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.lightning import TeamProgressBar, quiet_lightning
 from hetmarl_envs.errors import ConfigError
 from tests.data.stories import NUM_ENVS, Story
-from tests.resume.runs import MUJOCO, difference, interrupt, train, visible
+from tests.resume.runs import MUJOCO, STEPS, difference, interrupt, train, visible
 from tests.teams import UNEQUAL
 
 FRAME = 4 * (5 + 2 * 3 + 4) + 3 + 4 * 5 + 4 + 1 + 4
@@ -134,12 +134,22 @@ def test_on_another_device_than_the_environments() -> None:
     [
         ({"storage": "gpu"}, r"storage='gpu': expected 'disk', 'memory' or 'device'"),
         ({"priority_alpha": -0.1}, r"priority_alpha=-0\.1, data\.priority_beta=0\.4: expected"),
-        ({"priority_beta": 1.5}, r"priority_beta=1\.5: expected at least 0, and 0 to 1"),
+        ({"priority_alpha": float("inf")}, r"priority_alpha=inf, .*: expected"),
+        ({"priority_beta": 1.5}, r"priority_beta=1\.5: expected 0 or more, and 0 to 1"),
     ],
 )
 def test_settings_that_are_refused(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ReplayDataConfig(**setting)
+
+
+@pytest.mark.parametrize("saved", ["memory", "disk"])
+def test_another_storage_than_the_checkpoints(saved: str, tmp_path: Path) -> None:
+    kinds: dict[str, dict[str, Any]] = {"memory": {}, "disk": {"directory": tmp_path / "r"}}
+    state = build(**kinds[saved]).state_dict()
+    other = "disk" if saved == "memory" else "memory"
+    with pytest.raises(ConfigError, match=f"kept in {saved} and this run's .* in {other}. Resume"):
+        build(**kinds[other]).load_state_dict(state)
 
 
 # ---------------------------------------------------------------------- in a run
@@ -167,6 +177,14 @@ def test_a_run_says_it_once_and_resumes(
     states = [d.replay._priorities.state_dict() for d in (data, more)]
     assert difference(*states) == ""
     assert len(states[0]["sums"][0].unique()) > 5  # the algorithm gave its errors back
+
+
+def test_memory_needs_no_room_to_go_back(tmp_path: Path) -> None:
+    """A checkpoint has a copy; however long the run, there is one iteration more than is drawn."""
+    quiet_lightning()
+    options: dict[str, Any] = {"iterations": 4, "evaluate_every": 4, "storage": "memory"}
+    _, _, data = train(tmp_path, MUJOCO, **options)
+    assert data.replay.slots == data.replay.capacity + STEPS + 1
 
 
 def test_said_where_the_progress_is_shown(tmp_path: Path) -> None:

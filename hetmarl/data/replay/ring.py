@@ -224,12 +224,20 @@ class Ring:
             ConfigError: the replay was saved with other settings, or has gone on for so long that
                 it no longer holds what the checkpoint needs.
         """
+        here = "memory" if self.directory is None else "disk"
+        saved = "memory" if "arrays" in state else "disk"
+        if saved != here:
+            raise ConfigError(
+                f"the checkpoint's replay was kept in {saved} and this run's is to be kept in "
+                f"{here}. Resume with the saved run's data.storage and directory."
+            )
         for name in ("num_envs", "slots"):
             if state[name] != getattr(self, name):
                 raise ConfigError(
                     f"the checkpoint's replay has {name}={state[name]}, this run's "
                     f"{getattr(self, name)}. Resume with the settings of the saved run (num_envs, "
-                    "data.*, checkpoint and evaluation intervals)."
+                    "data.*, checkpoint and evaluation intervals; total_frames, where a DataModule "
+                    "was not told of intervals)."
                 )
         if ("priorities" in state) != (self._priorities is not None):
             has = "has" if "priorities" in state else "has no"
