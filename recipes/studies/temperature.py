@@ -64,7 +64,11 @@ CASES = {
     "penalty, k = -30": Case("games/penalty", {"k": -30.0}),
 }
 FIXED = (0.1, 0.3, 1.0, 3.0, 10.0)
-LEARNERS = {"HAPPO": Learner("happo", {}), "HAD3QN, HATD3": Learner("had3qn", {})} | {
+LEARNERS = {
+    "HAPPO": Learner("happo", {}),
+    "HAD3QN": Learner("had3qn", {}),
+    "HATD3": Learner("hatd3", {}),
+} | {
     f"HASAC, α = {alpha:g}": Learner("hasac", {"auto_alpha": False, "alpha": alpha})
     for alpha in FIXED
 }
@@ -74,8 +78,8 @@ for _share in (0.98, 0.3):
 LEARNERS["HASAC, scheduled 10 to .05"] = Learner(
     "hasac", {"auto_alpha": False, "alpha": 10.0, "alpha_final": 0.05}
 )
-SAMPLED = ("HAPPO", "HAD3QN, HATD3", "HASAC, α = 0.1", "HASAC, α = 1")
-"""Those that are run with networks too; of the two greedy ones, HAD3QN."""
+SAMPLED = ("HAPPO", "HAD3QN", "HATD3", "HASAC, α = 0.1", "HASAC, α = 1", "HASAC, adapted to 0.98")
+"""Those that are run with networks too."""
 
 
 # ---------------------------------------------------------------------- exact
@@ -101,8 +105,8 @@ def exact_run(case: Case, learner: Learner, turns: int, seed: int) -> float:
         for _ in range(max(1, 3 * turns // 10)):
             team.step()
         policies = team.policies
-    elif learner.algorithm == "had3qn":
-        # so are HADDPG and HATD3: an actor that climbs Q to its top plays the best reply
+    elif learner.algorithm in ("had3qn", "hatd3"):
+        # an actor that climbs Q to its top plays the best reply, as one that compares all choices
         policies = [nn.functional.one_hot(p.argmax(-1), p.shape[1]).double() for p in policies]
         in_turn(policies, turns, seed, lambda i, _: game.best_response(policies, i, 1.0)[0])
     else:
@@ -220,7 +224,7 @@ def study(
 def panel(axes: Any, returns: dict[str, float], best: float, title: str) -> None:
     """Mean return of exact updates against HASAC's fixed temperature, the others as lines."""
     axes.plot(FIXED, [returns[f"HASAC, α = {a:g}"] for a in FIXED], "o-", label="HASAC, fixed α")
-    styles = {"HAPPO": ":", "HAD3QN, HATD3": "-.", "HASAC, scheduled 10 to .05": "--"}
+    styles = {"HAPPO": ":", "HAD3QN": "-.", "HASAC, scheduled 10 to .05": "--"}
     for number, (label, style) in enumerate(styles.items(), start=1):
         axes.axhline(returns[label], color=f"C{number}", linestyle=style, label=label)
     axes.axhline(best, color="black", linewidth=0.7, label="optimum")
