@@ -33,6 +33,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     # iterations after the warm-up, .7 of 7 updates, of critic, three or four actors, temperatures
     "mamujoco": (runs.MUJOCO, {}, 5 * 4 * 5),
     "vmas": (runs.VMAS, {}, 5 * 4 * 6),
+    "in memory": (runs.MUJOCO, {"storage": "memory"}, 5 * 4 * 5),
     "prioritized": (runs.MUJOCO, {"data_config": {"priority_alpha": 0.6}}, 5 * 4 * 5),
     # iterations, two passes of two minibatches each, of critic and actors
     "happo mamujoco": (runs.MUJOCO, {"algo": "happo"}, 7 * 4 * 4),

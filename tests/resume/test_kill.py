@@ -39,9 +39,10 @@ def test_killed_at_twenty_moments(family: str, checkpoint_every: int, tmp_path: 
 
 
 @pytest.mark.slow
-def test_prioritized_killed_at_five_moments(tmp_path: Path) -> None:
-    """Priorities, which the checkpoint holds, and what they make of the batches."""
-    lines = kill("prioritized", 5, 2, tmp_path)
+@pytest.mark.parametrize("case", ["in memory", "prioritized"])
+def test_other_replays_killed_at_five_moments(case: str, tmp_path: Path) -> None:
+    """One that the checkpoint holds, and priorities, and what they make of the batches."""
+    lines = kill(case, 5, 2, tmp_path)
     assert sum(line["status"] == -9 for line in lines) >= 4
     assert sum(line["resumed"] for line in lines) >= 2
 
