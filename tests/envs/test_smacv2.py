@@ -300,11 +300,25 @@ def test_values_drawn_per_agent_work(make: Any) -> None:
 @plays
 @pytest.mark.slow
 def test_an_action_that_is_not_legal_is_named(make: Any) -> None:
+    env = make("3m", num_envs=2)
+    data = env.reset()
+    legal = data.clone().set(("agents", "action"), torch.ones(2, 3, dtype=torch.long))
+    data["agents", "action"] = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    with pytest.raises(ContractError, match=r"agent_0 of row 1 cannot do 0 now, legal.*mask"):
+        env.step(data)
+    env.step(legal)  # nothing was played
+
+
+@plays
+@pytest.mark.slow
+def test_a_failed_assertion_is_not_called_an_illegal_action(make: Any) -> None:
+    """Whatever the client stumbles over costs the episode, and is told as it is."""
     env = make("3m")
     data = env.reset()
+    env._games.mask[:, :, 0] = True
     data["agents", "action"] = torch.zeros(1, 3, dtype=torch.long)
-    with pytest.raises(ContractError, match=r"Agent 0 cannot perform action 0.*action_mask"):
-        env.step(data)
+    ended = env.step(data)["next"]
+    assert ended["truncated"].all() and ended["info", "game_lost"].all()
 
 
 @plays
@@ -380,6 +394,34 @@ def test_runs_are_resumed_bit_exactly(make: Any, tmp_path: Path) -> None:
     assert seen["next", "done"].any()
     with pytest.raises(ConfigError, match="saved state holds"):
         make("terran_5_vs_5", num_envs=1).load_runtime_state(env.runtime_state())
+
+
+@plays
+@pytest.mark.slow
+def test_a_game_that_does_not_repeat_itself_costs_the_running_episode_only(make: Any) -> None:
+    """As StarCraft II, played again with another seed: there the saved actions are not legal."""
+    env = make("terran_5_vs_5", num_envs=2, seed=7)
+    _, data = play(env, 25)
+    state = env.runtime_state()
+    state["games"]["seed"] += 1
+    carrier = data.clone()
+    other = make("terran_5_vs_5", num_envs=2, seed=99)
+    other.load_runtime_state(state)
+    seen, _ = play(other, 40, seed=2, data=carrier)
+    assert torch.equal(seen["state"][:, 0], data["state"]), "as it was last seen"
+    ended = seen["next", "truncated"].squeeze(-1)
+    assert ended[:, 0].all() and not ended[:, 1:].any()
+    assert torch.equal(seen["next", "info", "episode_cut"].squeeze(-1), ended.float())
+    assert not seen["next", "info", "game_lost"].any(), "no game broke"
+    assert seen["next", "terminated"][:, 1:].any(1).all(), "the next episodes are whole"
+
+
+@plays
+@pytest.mark.slow
+def test_a_state_of_another_task_is_named(make: Any) -> None:
+    state = make("terran_5_vs_5").runtime_state()
+    with pytest.raises(ConfigError, match=r"of smacv2/terran_5_vs_5, the environment is .*/zerg"):
+        make("Zerg_5_vs_5").load_runtime_state(state)
 
 
 @plays

@@ -14,8 +14,7 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
-from hetmarl_envs.errors import ContractError
-from hetmarl_envs.smacv2.worker import LOST, REFUSED
+from hetmarl_envs.smacv2.worker import LOST
 
 CLOSING = 5.0
 """Seconds that a game is given to end by itself."""
@@ -31,13 +30,9 @@ class GameProcess:
 
     They are a session of their own: Ctrl-C does not reach them, and they are ended together. They
     end as well when the pipe closes, as it does with this process.
-
-    Args:
-        where: what messages call it.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self) -> None:
         self._pipe, child = Pipe()
         # the game's own files too, which would be left behind where it is killed
         self._directory = tempfile.mkdtemp(prefix="hetmarl-smacv2-")
@@ -85,7 +80,6 @@ class GameProcess:
 
         Raises:
             LostError: it did not, or the process is gone.
-            ContractError: the request was an action that is not legal.
         """
         try:
             if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
@@ -95,10 +89,6 @@ class GameProcess:
             raise LostError(self._obituary("its process ended")) from error
         if kind == LOST:
             raise LostError(self._obituary(str(value)))
-        if kind == REFUSED:
-            raise ContractError(
-                f"{self.where}: {value}. Take actions that ('agents', 'action_mask') allows."
-            )
         return value
 
     def end(self, patience: float = 0.0) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 
 from hetmarl_envs.sc2sim import SIMULATED
 
-OK, REFUSED, LOST = "ok", "refused", "lost"
-"""A message's first part: done; an action that is not legal; the game is gone."""
+OK, LOST = "ok", "lost"
+"""A message's first part: done; the game is gone."""
 
 
 class Worker:
@@ -44,13 +44,19 @@ class Worker:
         }
 
     def begin(self, seed: int, actions: list[list[int]]) -> dict[str, Any]:
-        """A new episode, ``actions`` of which are played at once."""
+        """A new episode, ``actions`` of which are played at once, as far as they are legal.
+
+        A game that does not repeat itself comes to where they no longer are.
+        """
         self._game.begin(seed)
         outcome = self._look(0.0, False, False, {})
         for joint in actions:
             if outcome["terminated"] or outcome["truncated"]:
                 break
-            outcome = self.step(joint)
+            try:
+                outcome = self.step(joint)
+            except AssertionError:  # smacv2's way to say that an action is not legal
+                break
         return outcome
 
     def step(self, actions: list[int]) -> dict[str, Any]:
@@ -103,8 +109,6 @@ def serve(pipe: Connection) -> None:
             name, *arguments = pipe.recv()
             try:
                 pipe.send((OK, requests[name](*arguments)))
-            except AssertionError as error:  # smacv2's way to say that an action is not legal
-                pipe.send((REFUSED, str(error)))
             except Exception as error:  # whatever a client does whose game is gone
                 text = "".join(traceback.format_exception_only(error)).strip()
                 pipe.send((LOST, f"{text}\n{traceback.format_exc()}"))
