@@ -28,6 +28,7 @@ from hetmarl_envs.errors import (
 from hetmarl_envs.registry import get_family
 from hetmarl_envs.sc2sim.install import install
 from hetmarl_envs.sc2sim.scenarios import SCENARIOS
+from hetmarl_envs.smacv2.process import GameProcess
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
 
@@ -362,6 +363,33 @@ def test_a_lost_game_costs_its_episode_only(
     assert torch.equal(seen["state"][1, :2], expected["state"][1, :2]), "the other one goes on"
     assert seen["next", "done"][0, 1:].any(), "and so does this one"
     assert not family_of(worker), "nothing is left of the lost game"
+
+
+@plays
+@pytest.mark.slow
+def test_ctrl_c_while_games_are_waited_for_costs_their_episodes_only(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody has read must not be taken for that to the next request."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    env = make("3m", num_envs=2, seed=4)
+    _, data = play(env, 5)
+    workers = env.pids
+    data["agents", "action"] = data["agents", "action_mask"].int().argmax(-1)
+    with monkeypatch.context() as patch:
+        patch.setattr(GameProcess, "answer", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            env.step(data)
+    ended = env.step(data)["next"]
+    assert ended["truncated"].all() and not ended["info", "game_lost"].any()
+    assert ended["info", "episode_cut"].all()
+    assert torch.equal(ended["state"], data["state"]), "as it was last seen"
+    env.set_seed(6)
+    assert torch.equal(env.reset()["state"], make("3m", num_envs=2, seed=6).reset()["state"])
+    assert not any(family_of(worker) for worker in workers), "nothing is left of the old games"
 
 
 @plays

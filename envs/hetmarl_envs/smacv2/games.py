@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 INFO = ("battle_won", "dead_allies", "dead_enemies", "game_lost", "episode_cut")
 """Of a row's episode so far: won or not, shares of the dead, whether the game broke down, whether
-it was cut off by a resume."""
+it was cut off by a resume or by Ctrl-C."""
 LAUNCHES = 3
 """Attempts to start a game before giving up."""
 
@@ -67,6 +67,7 @@ class Games:
         self._arguments = dict(arguments)
         self._timeout, self._launch_timeout = timeout, launch_timeout
         self._processes: list[GameProcess | None] = [None] * count
+        self._cut = [False] * count  # whose episode cannot go on: resumed otherwise, or interrupted
         self.sizes: dict[str, Any] = {}
         try:
             self._ensure(range(count))
@@ -84,7 +85,6 @@ class Games:
         self.info = np.zeros((count, len(INFO)), np.float32)
         self._episode = [0] * count  # episodes begun
         self._played: list[list[list[int]]] = [[] for _ in range(count)]
-        self._cut = [False] * count  # resumed in an episode that could not be replayed
         self.seed(0)
 
     @property
@@ -180,9 +180,19 @@ class Games:
         Returns:
             The answers, and why the other rows were lost; those have no process any more.
         """
+        try:
+            return self._ask(requests, time.monotonic() + seconds)
+        except BaseException:  # Ctrl-C: no later request may take the answers still to come
+            for row in requests:
+                self._drop(row)
+                self._cut[row] = True
+            raise
+
+    def _ask(
+        self, requests: Mapping[int, tuple[Any, ...]], deadline: float
+    ) -> tuple[dict[int, Any], dict[int, str]]:
         answers: dict[int, Any] = {}
         lost: dict[int, str] = {}
-        deadline = time.monotonic() + seconds
         for row, request in requests.items():
             try:
                 self._process(row).ask(*request)
@@ -196,9 +206,14 @@ class Games:
             except LostError as error:
                 lost[row] = str(error)
         for row in lost:
-            self._process(row).end()
-            self._processes[row] = None
+            self._drop(row)
         return answers, lost
+
+    def _drop(self, row: int) -> None:
+        """Ends a row's game, which is started anew when its next episode begins."""
+        process, self._processes[row] = self._processes[row], None
+        if process is not None:
+            process.end()
 
     def _process(self, row: int) -> GameProcess:
         process = self._processes[row]
