@@ -367,6 +367,25 @@ def test_a_lost_game_costs_its_episode_only(
 
 @plays
 @pytest.mark.slow
+def test_signals_to_a_whole_job_are_for_the_environment_to_follow(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on to the end of its iteration after them, and needs its games for that."""
+    env = make("3m", seed=4)
+    _, data = play(env, 5)
+    (worker,) = env.pids
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.killpg(worker, number)
+    seen, _ = play(env, 20, data=data)
+    assert not seen["next", "info", "game_lost"].any() and env.pids == [worker]
+    os.kill(worker, signal.SIGSTOP)  # who does not end when asked to is killed
+    monkeypatch.setattr("hetmarl_envs.smacv2.games.CLOSING", 0.2)
+    env.close()
+    assert not family_of(worker)
+
+
+@plays
+@pytest.mark.slow
 def test_ctrl_c_while_games_are_waited_for_costs_their_episodes_only(
     make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

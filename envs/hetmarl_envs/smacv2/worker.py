@@ -1,11 +1,13 @@
 """``python -m hetmarl_envs.smacv2.worker <fd>``: a process that plays one game for the environment.
 
 Pickled messages come and go over an inherited pipe. When the other end closes it, the process and
-its game end.
+its game end. SIGTERM and Ctrl-C reach every process of a job, but it is for the environment to end
+its games: these signals are ignored here, and by the game, which inherits that.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -122,4 +124,6 @@ def serve(pipe: Connection) -> None:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     serve(Connection(int(sys.argv[1])))
