@@ -473,27 +473,35 @@ def test_a_state_of_another_task_is_named(make: Any) -> None:
 
 @plays
 @pytest.mark.slow
-def test_nothing_is_left_behind(make: Any, root: Path) -> None:
-    env = make("3m", num_envs=2)
-    play(env, 3)
-    pids = list(env.pids)
-    groups = [family_of(pid) for pid in pids]
-    assert all(len(group) == 2 for group in groups), "a worker and its game, no second launch"
-    env.close()
-    assert not any(family_of(pid) for pid in pids)
-    # and where this process is killed, which closes nothing
+@pytest.mark.parametrize("how", ["closed", "forgotten", "at exit", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_behind(simulator: Path, tmp_path: Path, how: str) -> None:
+    """Neither processes nor files, however the process that made the environment ends."""
     code = (
-        "import hetmarl_envs; env = hetmarl_envs.make_env('smacv2/3m', num_envs=2); env.reset(); "
-        "print(*env.pids, flush=True); import time; time.sleep(60)"
+        "import hetmarl_envs, signal, sys; env = hetmarl_envs.make_env('smacv2/3m', num_envs=2)\n"
+        "env.reset(); print(*env.pids, flush=True); how = input()\n"
+        "if how == 'closed': env.close()\n"
+        "if how == 'forgotten': del env; import gc; gc.collect()\n"
+        "if how != 'at exit': print(flush=True); signal.pause()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     ) as process:
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
-        assert all(len(family_of(pid)) == 2 for pid in pids)
+        assert all(len(family_of(pid)) == 2 for pid in pids), "a worker and its game, no more"
+        assert len(list(tmp_path.iterdir())) == 2
+        print(how, file=process.stdin, flush=True)
+        process.stdout.readline()  # empty where it has ended
+        if how.startswith("SIG"):
+            process.send_signal(signal.Signals[how])
+            process.wait()
+        deadline = time.monotonic() + 15
+        while any(map(family_of, pids)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left = [*filter(None, map(family_of, pids))], list(tmp_path.iterdir())
         process.kill()
-    deadline = time.monotonic() + 15
-    while any(family_of(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(family_of(pid) for pid in pids)
+    assert left == ([], [])

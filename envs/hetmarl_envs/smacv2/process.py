@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Pipe
+import weakref
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +30,25 @@ class GameProcess:
     """One worker, its game, and all processes that they started.
 
     They are a session of their own: Ctrl-C does not reach them, and they are ended together. They
-    end as well when the pipe closes, as it does with this process.
+    end as well with this process and with this object, and leave no files, however that happens.
     """
 
     def __init__(self) -> None:
         self._pipe, child = Pipe()
         # the game's own files too, which would be left behind where it is killed
-        self._directory = tempfile.mkdtemp(prefix="hetmarl-smacv2-")
-        self._log = Path(self._directory, "output.log")
+        directory = tempfile.mkdtemp(prefix="hetmarl-smacv2-")
+        self._log = Path(directory, "output.log")
         package = str(Path(__file__).resolve().parents[2])
         path = os.environ.get("PYTHONPATH")
         environment = os.environ | {
             "PYTHONPATH": package if not path else f"{package}{os.pathsep}{path}",
             "OMP_NUM_THREADS": "1",
-            "TMPDIR": self._directory,
+            "TMPDIR": directory,
         }
         with child, self._log.open("wb") as log:
             number = child.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hetmarl_envs.smacv2.worker", str(number)],
+                [sys.executable, "-m", "hetmarl_envs.smacv2.worker", str(number), directory],
                 pass_fds=(number,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -55,6 +56,9 @@ class GameProcess:
                 env=environment,
                 start_new_session=True,
             )
+        self._finish = weakref.finalize(
+            self, _finish, os.getpid(), self._process, self._pipe, directory
+        )
 
     @property
     def pid(self) -> int:
@@ -98,15 +102,22 @@ class GameProcess:
                 self._pipe.send(("close",))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # the whole group: a game outlives a worker that was killed
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._pipe.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._finish()
 
     def _obituary(self, what: str) -> str:
         code = self._process.poll()
         ended = "" if code is None else f" (exit status {code})"
         said = self._log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
         return what + ended + (f"; its last output:\n{said}" if said else "")
+
+
+def _finish(owner: int, process: subprocess.Popen[bytes], pipe: Connection, directory: str) -> None:
+    """Leaves nothing of a game, unless it belongs to the process that this one was forked from."""
+    if os.getpid() != owner:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        # the whole group: a game outlives a worker that was killed
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    pipe.close()
+    shutil.rmtree(directory, ignore_errors=True)

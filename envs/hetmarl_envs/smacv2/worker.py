@@ -1,12 +1,15 @@
-"""``python -m hetmarl_envs.smacv2.worker <fd>``: a process that plays one game for the environment.
+"""``python -m hetmarl_envs.smacv2.worker <fd> <directory>``: plays one game for the environment.
 
-Pickled messages come and go over an inherited pipe. When the other end closes it, the process and
-its game end. SIGTERM and Ctrl-C reach every process of a job, but it is for the environment to end
-its games: these signals are ignored here, and by the game, which inherits that.
+Pickled messages come and go over an inherited pipe. When the other end is gone, the process and its
+game end, and their directory is removed. SIGTERM and Ctrl-C reach every process of a job, but it is
+for the environment to end its games: these signals are ignored here, and by the game, which
+inherits that.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import sys
 import traceback
@@ -20,6 +23,8 @@ from hetmarl_envs.sc2sim import SIMULATED
 
 OK, LOST = "ok", "lost"
 """A message's first part: done; the game is gone."""
+WATCH = 2.0
+"""Seconds between two looks at whether the environment's process still lives."""
 
 
 class Worker:
@@ -101,13 +106,20 @@ class Worker:
 
 
 def serve(pipe: Connection) -> None:
-    """Answers until the other end is gone, the game is lost, or ``close`` is asked for."""
-    worker = Worker()
+    """Answers until the game is lost, or ``close`` is asked for.
+
+    Raises:
+        EOFError, BrokenPipeError, ConnectionResetError: the other end is gone.
+    """
+    worker, parent = Worker(), os.getppid()
     requests: dict[str, Callable[..., Any]] = {
         name: getattr(worker, name) for name in ("launch", "begin", "step", "units", "close")
     }
     try:
         while True:
+            while not pipe.poll(WATCH):  # forks of the parent may hold the pipe's other end too
+                if os.getppid() != parent:
+                    raise EOFError
             name, *arguments = pipe.recv()
             try:
                 pipe.send((OK, requests[name](*arguments)))
@@ -117,8 +129,6 @@ def serve(pipe: Connection) -> None:
                 return
             if name == "close":
                 return
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
     finally:
         worker.close()
 
@@ -126,4 +136,7 @@ def serve(pipe: Connection) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    serve(Connection(int(sys.argv[1])))
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        shutil.rmtree(sys.argv[2], ignore_errors=True)  # nobody else is left to do it
