@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,17 @@ def test_mistakes_are_named() -> None:
         game_arguments("3m", {"step_mul": True}, None)
     with pytest.raises(ConfigError, match="whose teams are fixed"):
         game_arguments("3m", {}, {"attack": {}})
+    with pytest.raises(ConfigError, match=r"reward_only_positive=False with .* 'health'"):
+        game_arguments("zerg_5_vs_5", {"reward_only_positive": False}, {"health": {}})
+    game_arguments("zerg_5_vs_5", {"reward_only_positive": False}, {"attack": {}})
+
+
+def test_sparse_rewards_are_scaled_only_where_that_is_asked_for() -> None:
+    sparse = {"reward_sparse": True}
+    for task in ("3m", "terran_5_vs_5"):
+        assert game_arguments(task, sparse, None)["reward_scale"] is False
+        assert game_arguments(task, {**sparse, "reward_scale": True}, None)["reward_scale"] is True
+        assert "reward_scale" not in game_arguments(task, {"reward_sparse": False}, None)
 
 
 def test_arguments_are_what_the_benchmark_trains_with() -> None:
@@ -253,6 +266,16 @@ def test_a_won_battle_returns_twenty(make: Any) -> None:
 
 @plays
 @pytest.mark.slow
+def test_sparse_rewards_are_one_for_a_victory(make: Any) -> None:
+    for heuristic in (True, False):
+        seen, _ = play(make("3m", num_envs=4, reward_sparse=True, heuristic_ai=heuristic), 60)
+        reward, done = seen["next", "reward"], seen["next", "terminated"]
+        assert done.any() and not reward[~done].any()
+        assert torch.equal(reward[done], 2 * seen["next", "info", "battle_won"][done] - 1)
+
+
+@plays
+@pytest.mark.slow
 def test_the_time_limit_is_truncation_and_the_end_of_a_battle_is_not(make: Any) -> None:
     env = make("2s_vs_1sc")  # who does not go near the spine crawler is left alone
     data = env.reset()
@@ -330,6 +353,81 @@ def test_options_reach_the_game(make: Any) -> None:
     assert sizes[1] - sizes[0] == 2 * 9 + 1
     with pytest.raises(ConfigError, match="timeout=0"):
         make("3m", timeout=0)
+
+
+# ---------------------------------------------------------------------- repairs of the package
+def drawing_game() -> Any:
+    """A game that is not started."""
+    from hetmarl_envs.smacv2.game import Game
+
+    return Game(**game_arguments("terran_5_vs_5", {}, None))
+
+
+@plays
+def test_the_configuration_given_is_left_as_it_was() -> None:
+    from hetmarl_envs.smacv2.game import Game
+
+    attack = {"dist_type": "per_agent_uniform", "lower_bound": [0.7], "upper_bound": [1.0],
+              "observe": True}  # fmt: skip
+    given = game_arguments("terran_5_vs_5", {}, {"attack": attack})["capability_config"]
+    before = deepcopy(given)
+    game = Game(map_name="10gen_terran", capability_config=given)
+    assert given == before, "upstream adds env_key and the teams' sizes"
+    given["team_gen"]["unit_types"].clear()
+    game.capability_config["team_gen"]["weights"].clear()
+    assert before["team_gen"]["weights"] == given["team_gen"]["weights"]
+    assert game.capability_config["team_gen"]["unit_types"] == before["team_gen"]["unit_types"]
+
+
+@plays
+@pytest.mark.slow
+def test_an_episode_whose_units_do_not_appear_is_drawn_anew(
+    simulator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream ``reset`` returns None then."""
+    from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
+
+    game, reset = drawing_game(), StarCraft2Env.reset
+    drawn: list[Any] = []
+
+    def fail_twice(self: Any, config: Any) -> Any:
+        drawn.append(config["ally_start_positions"]["item"])
+        if len(drawn) < 3:
+            raise CannotResetException("no units")
+        return reset(self, config)
+
+    monkeypatch.setattr(StarCraft2Env, "reset", fail_twice)
+    try:
+        game.launch()
+        game.begin(3)
+        first, size = np.asarray(game.get_obs()), game.get_obs_size()
+        assert first.shape == (5, size) and len(game.agents) == len(game.enemies) == 5
+        assert not any(np.array_equal(a, b) for a, b in itertools.combinations(drawn, 2))
+        drawn.clear()
+        game.begin(3)
+        assert np.array_equal(game.get_obs(), first), "and it is still a function of the seed"
+    finally:
+        game.close()
+
+
+@plays
+def test_an_episode_whose_units_never_appear_is_a_lost_game(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
+
+    from hetmarl_envs.smacv2.game import ATTEMPTS, GameLostError
+
+    tries = []
+
+    def fail(self: Any, config: Any) -> None:
+        tries.append(config)
+        raise CannotResetException("no units")
+
+    monkeypatch.setattr(StarCraft2Env, "reset", fail)
+    with pytest.raises(GameLostError, match=f"no units appeared in {ATTEMPTS} attempts"):
+        drawing_game().begin(3)
+    assert len(tries) == ATTEMPTS
 
 
 # ---------------------------------------------------------------------- what may go wrong
