@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from tensordict import TensorDictBase
+from torch import Tensor
 from torchrl.data import Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.errors import ConfigError, ContractError
 from hetmarl_envs.rows import done_spec, flag
 
 GROUP = "agents"
@@ -82,6 +83,31 @@ class BattleEnv(EnvBase):
             drawn = torch.multinomial(mask.flatten(0, 1).float(), 1)
             data.set((GROUP, "action"), drawn.reshape(mask.shape[:-1]))
         return data
+
+    def _check_legal(self, actions: Tensor, mask: Tensor) -> None:
+        """Refuses ``actions [N, A]`` that ``mask [N, A, K]`` does not allow, before any is played.
+
+        Raises:
+            ContractError: names the first of them.
+        """
+        actions = actions.long()
+        within = (actions >= 0) & (actions < mask.shape[-1])
+        legal = within & mask.gather(-1, (actions * within).unsqueeze(-1)).squeeze(-1)
+        if not bool(legal.all()):
+            row, agent = (~legal).nonzero()[0].tolist()
+            raise ContractError(
+                f"{self._where}: {self.agent_names[agent]} of row {row} cannot do "
+                f"{int(actions[row, agent])} now, legal are "
+                f"{mask[row, agent].nonzero().flatten().tolist()}. Choose by "
+                "('agents', 'action_mask')."
+            )
+
+    def _check_task(self, saved: str) -> None:
+        if saved != self._where:
+            raise ConfigError(
+                f"this state is of {saved}, the environment is {self._where}. Make it as the saved "
+                "one was made."
+            )
 
     def _check_row(self, index: int) -> None:
         if not 0 <= index < self.num_envs:

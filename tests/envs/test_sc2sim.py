@@ -6,12 +6,13 @@ import itertools
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hetmarl_envs.errors import ConfigError
 from hetmarl_envs.sc2sim.combat import hurt
-from hetmarl_envs.sc2sim.install import MARKER, install, is_simulated
+from hetmarl_envs.sc2sim.install import MARKER, install
 from hetmarl_envs.sc2sim.opponent import attack_move, choose_target
 from hetmarl_envs.sc2sim.scenarios import FLAT_MAP, RL_TYPES, SCENARIOS
 from hetmarl_envs.sc2sim.units import UNITS
@@ -428,10 +429,55 @@ def test_agents_units_have_the_ids_that_clients_count_on() -> None:
     assert RL_TYPES["hydralisk"].health == 80 and UNITS["hydralisk"].health == 90
 
 
+# Copied from https://github.com/Dentosal/sc2-techtree (MIT licence), data/data.json of 2019-02-21,
+# commit e46fe52: id, race, life, shields, armour, attributes, speed (0: missing there), radius,
+# sight, and of the weapon damage, attacks, range, cooldown, bonuses, and what it reaches.
+PUBLIC: dict[str, tuple[Any, ...]] = {
+    "baneling": (9, "Zerg", 30, 0, 0, "Biological", 2.5, 0.375, 8, None),
+    "colossus": (4, "Protoss", 200, 150, 1, "Armored Mechanical Massive", 2.25, 1, 10,
+                 (10, 2, 7, 1.5, {"Light": 5}, "Ground")),
+    "hydralisk": (107, "Zerg", 90, 0, 0, "Light Biological", 2.25, 0.625, 9,
+                  (12, 1, 5, 0.824951171875, {}, "Any")),
+    "marauder": (51, "Terran", 125, 0, 1, "Armored Biological", 2.25, 0.5625, 10,
+                 (10, 1, 6, 1.5, {"Armored": 10}, "Ground")),
+    "marine": (48, "Terran", 45, 0, 0, "Light Biological", 2.25, 0.375, 9,
+               (6, 1, 5, 0.86083984375, {}, "Any")),
+    "medivac": (54, "Terran", 150, 0, 1, "Armored Mechanical", 2.5, 0.75, 11, None),
+    "stalker": (74, "Protoss", 80, 80, 1, "Armored Mechanical", 2.953125, 0.625, 10,
+                (13, 1, 6, 1.8701171875, {"Armored": 5}, "Any")),
+    "zealot": (73, "Protoss", 100, 50, 1, "Light Biological", 2.25, 0.5, 9,
+               (8, 2, 0.10009765625, 1.199951171875, {}, "Ground")),
+    "zergling": (105, "Zerg", 35, 0, 0, "Light Biological", 2.953125, 0.375, 8,
+                 (5, 1, 0.10009765625, 0.696044921875, {}, "Ground")),
+    "spinecrawler": (98, "Zerg", 300, 0, 2, "Armored Biological Structure", 0, 1.125, 11,
+                     (25, 1, 7, 1.85009765625, {"Armored": 5}, "Ground")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_are_those_of_the_public_data(name: str) -> None:
+    unit, (*public, their_weapon) = UNITS[name], PUBLIC[name]
+    number, race, health, shield, armor, attributes, speed, radius, sight = public
+    assert (unit.type_id, unit.race) == (number, race.lower())
+    assert (unit.health, unit.shield, unit.armor) == (health, shield, armor)
+    assert unit.attributes == {*attributes.lower().split()}
+    assert (unit.speed, unit.radius, unit.sight) == pytest.approx((speed, radius, sight), abs=1e-4)
+    if name == "medivac":
+        assert unit.energy == (50, 200)
+    if their_weapon is None:
+        return  # the baneling's burst is not in these data
+    weapon = unit.weapon
+    damage, hits, reach, cooldown, bonuses, target = their_weapon
+    assert weapon is not None
+    assert (weapon.damage, weapon.hits) == (damage, hits)
+    assert (weapon.range, weapon.cooldown) == pytest.approx((reach, cooldown), abs=2e-4)
+    assert weapon.bonus == {key.lower(): value for key, value in bonuses.items()}
+    assert weapon.air == (target == "Any")
+
+
 # ---------------------------------------------------------------------- installation
 def test_install_lays_out_what_clients_look_for(tmp_path: Path) -> None:
     root = install(tmp_path / "new")
-    assert is_simulated(root) and not is_simulated(tmp_path)
     assert "simulated" in (root / MARKER).read_text()
     (binary,) = root.glob("Versions/Base*/SC2_x64")
     assert binary.stat().st_mode & 0o111

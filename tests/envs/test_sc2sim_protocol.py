@@ -186,6 +186,17 @@ def test_the_server_ends_when_told_and_when_its_client_is_gone(root: Path) -> No
         assert server.process.wait(5) == 0
 
 
+def test_the_server_ignores_what_it_was_started_to_ignore(root: Path) -> None:
+    """SIGTERM to a whole job does not end games that are still needed."""
+    starter = ("sh", "-c", 'trap "" TERM; exec "$@"', "sh")
+    with Server(root, prefix=starter) as server, server.connect() as connection:
+        client = Client(connection)
+        server.process.terminate()
+        assert client.send(ping=pb.RequestPing()).status == pb.launched
+        client.send(quit=pb.RequestQuit())
+        assert server.process.wait(5) == 0
+
+
 @pytest.mark.slow
 def test_the_server_ends_with_whoever_started_it(root: Path) -> None:
     """A shell starts it in the background and dies: nobody is left to end it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from hetmarl_envs.errors import (
 from hetmarl_envs.registry import get_family
 from hetmarl_envs.sc2sim.install import install
 from hetmarl_envs.sc2sim.scenarios import SCENARIOS
+from hetmarl_envs.smacv2.process import GameProcess
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
 
@@ -106,6 +109,17 @@ def test_mistakes_are_named() -> None:
         game_arguments("3m", {"step_mul": True}, None)
     with pytest.raises(ConfigError, match="whose teams are fixed"):
         game_arguments("3m", {}, {"attack": {}})
+    with pytest.raises(ConfigError, match=r"reward_only_positive=False with .* 'health'"):
+        game_arguments("zerg_5_vs_5", {"reward_only_positive": False}, {"health": {}})
+    game_arguments("zerg_5_vs_5", {"reward_only_positive": False}, {"attack": {}})
+
+
+def test_sparse_rewards_are_scaled_only_where_that_is_asked_for() -> None:
+    sparse = {"reward_sparse": True}
+    for task in ("3m", "terran_5_vs_5"):
+        assert game_arguments(task, sparse, None)["reward_scale"] is False
+        assert game_arguments(task, {**sparse, "reward_scale": True}, None)["reward_scale"] is True
+        assert "reward_scale" not in game_arguments(task, {"reward_sparse": False}, None)
 
 
 def test_arguments_are_what_the_benchmark_trains_with() -> None:
@@ -252,6 +266,16 @@ def test_a_won_battle_returns_twenty(make: Any) -> None:
 
 @plays
 @pytest.mark.slow
+def test_sparse_rewards_are_one_for_a_victory(make: Any) -> None:
+    for heuristic in (True, False):
+        seen, _ = play(make("3m", num_envs=4, reward_sparse=True, heuristic_ai=heuristic), 60)
+        reward, done = seen["next", "reward"], seen["next", "terminated"]
+        assert done.any() and not reward[~done].any()
+        assert torch.equal(reward[done], 2 * seen["next", "info", "battle_won"][done] - 1)
+
+
+@plays
+@pytest.mark.slow
 def test_the_time_limit_is_truncation_and_the_end_of_a_battle_is_not(make: Any) -> None:
     env = make("2s_vs_1sc")  # who does not go near the spine crawler is left alone
     data = env.reset()
@@ -300,11 +324,25 @@ def test_values_drawn_per_agent_work(make: Any) -> None:
 @plays
 @pytest.mark.slow
 def test_an_action_that_is_not_legal_is_named(make: Any) -> None:
+    env = make("3m", num_envs=2)
+    data = env.reset()
+    legal = data.clone().set(("agents", "action"), torch.ones(2, 3, dtype=torch.long))
+    data["agents", "action"] = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    with pytest.raises(ContractError, match=r"agent_0 of row 1 cannot do 0 now, legal.*mask"):
+        env.step(data)
+    env.step(legal)  # nothing was played
+
+
+@plays
+@pytest.mark.slow
+def test_a_failed_assertion_is_not_called_an_illegal_action(make: Any) -> None:
+    """Whatever the client stumbles over costs the episode, and is told as it is."""
     env = make("3m")
     data = env.reset()
+    env._games.mask[:, :, 0] = True
     data["agents", "action"] = torch.zeros(1, 3, dtype=torch.long)
-    with pytest.raises(ContractError, match=r"Agent 0 cannot perform action 0.*action_mask"):
-        env.step(data)
+    ended = env.step(data)["next"]
+    assert ended["truncated"].all() and ended["info", "game_lost"].all()
 
 
 @plays
@@ -315,6 +353,81 @@ def test_options_reach_the_game(make: Any) -> None:
     assert sizes[1] - sizes[0] == 2 * 9 + 1
     with pytest.raises(ConfigError, match="timeout=0"):
         make("3m", timeout=0)
+
+
+# ---------------------------------------------------------------------- repairs of the package
+def drawing_game() -> Any:
+    """A game that is not started."""
+    from hetmarl_envs.smacv2.game import Game
+
+    return Game(**game_arguments("terran_5_vs_5", {}, None))
+
+
+@plays
+def test_the_configuration_given_is_left_as_it_was() -> None:
+    from hetmarl_envs.smacv2.game import Game
+
+    attack = {"dist_type": "per_agent_uniform", "lower_bound": [0.7], "upper_bound": [1.0],
+              "observe": True}  # fmt: skip
+    given = game_arguments("terran_5_vs_5", {}, {"attack": attack})["capability_config"]
+    before = deepcopy(given)
+    game = Game(map_name="10gen_terran", capability_config=given)
+    assert given == before, "upstream adds env_key and the teams' sizes"
+    given["team_gen"]["unit_types"].clear()
+    game.capability_config["team_gen"]["weights"].clear()
+    assert before["team_gen"]["weights"] == given["team_gen"]["weights"]
+    assert game.capability_config["team_gen"]["unit_types"] == before["team_gen"]["unit_types"]
+
+
+@plays
+@pytest.mark.slow
+def test_an_episode_whose_units_do_not_appear_is_drawn_anew(
+    simulator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upstream ``reset`` returns None then."""
+    from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
+
+    game, reset = drawing_game(), StarCraft2Env.reset
+    drawn: list[Any] = []
+
+    def fail_twice(self: Any, config: Any) -> Any:
+        drawn.append(config["ally_start_positions"]["item"])
+        if len(drawn) < 3:
+            raise CannotResetException("no units")
+        return reset(self, config)
+
+    monkeypatch.setattr(StarCraft2Env, "reset", fail_twice)
+    try:
+        game.launch()
+        game.begin(3)
+        first, size = np.asarray(game.get_obs()), game.get_obs_size()
+        assert first.shape == (5, size) and len(game.agents) == len(game.enemies) == 5
+        assert not any(np.array_equal(a, b) for a, b in itertools.combinations(drawn, 2))
+        drawn.clear()
+        game.begin(3)
+        assert np.array_equal(game.get_obs(), first), "and it is still a function of the seed"
+    finally:
+        game.close()
+
+
+@plays
+def test_an_episode_whose_units_never_appear_is_a_lost_game(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
+
+    from hetmarl_envs.smacv2.game import ATTEMPTS, GameLostError
+
+    tries = []
+
+    def fail(self: Any, config: Any) -> None:
+        tries.append(config)
+        raise CannotResetException("no units")
+
+    monkeypatch.setattr(StarCraft2Env, "reset", fail)
+    with pytest.raises(GameLostError, match=f"no units appeared in {ATTEMPTS} attempts"):
+        drawing_game().begin(3)
+    assert len(tries) == ATTEMPTS
 
 
 # ---------------------------------------------------------------------- what may go wrong
@@ -352,6 +465,52 @@ def test_a_lost_game_costs_its_episode_only(
 
 @plays
 @pytest.mark.slow
+def test_signals_to_a_whole_job_are_for_the_environment_to_follow(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run goes on to the end of its iteration after them, and needs its games for that."""
+    env = make("3m", seed=4)
+    _, data = play(env, 5)
+    (worker,) = env.pids
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.killpg(worker, number)
+    seen, _ = play(env, 20, data=data)
+    assert not seen["next", "info", "game_lost"].any() and env.pids == [worker]
+    os.kill(worker, signal.SIGSTOP)  # who does not end when asked to is killed
+    monkeypatch.setattr("hetmarl_envs.smacv2.games.CLOSING", 0.2)
+    env.close()
+    assert not family_of(worker)
+
+
+@plays
+@pytest.mark.slow
+def test_ctrl_c_while_games_are_waited_for_costs_their_episodes_only(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that nobody has read must not be taken for that to the next request."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    env = make("3m", num_envs=2, seed=4)
+    _, data = play(env, 5)
+    workers = env.pids
+    data["agents", "action"] = data["agents", "action_mask"].int().argmax(-1)
+    with monkeypatch.context() as patch:
+        patch.setattr(GameProcess, "answer", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            env.step(data)
+    ended = env.step(data)["next"]
+    assert ended["truncated"].all() and not ended["info", "game_lost"].any()
+    assert ended["info", "episode_cut"].all()
+    assert torch.equal(ended["state"], data["state"]), "as it was last seen"
+    env.set_seed(6)
+    assert torch.equal(env.reset()["state"], make("3m", num_envs=2, seed=6).reset()["state"])
+    assert not any(family_of(worker) for worker in workers), "nothing is left of the old games"
+
+
+@plays
+@pytest.mark.slow
 def test_a_game_that_cannot_start_is_an_error_with_its_words(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,27 +543,63 @@ def test_runs_are_resumed_bit_exactly(make: Any, tmp_path: Path) -> None:
 
 @plays
 @pytest.mark.slow
-def test_nothing_is_left_behind(make: Any, root: Path) -> None:
-    env = make("3m", num_envs=2)
-    play(env, 3)
-    pids = list(env.pids)
-    groups = [family_of(pid) for pid in pids]
-    assert all(len(group) == 2 for group in groups), "a worker and its game, no second launch"
-    env.close()
-    assert not any(family_of(pid) for pid in pids)
-    # and where this process is killed, which closes nothing
+def test_a_game_that_does_not_repeat_itself_costs_the_running_episode_only(make: Any) -> None:
+    """As StarCraft II, played again with another seed: there the saved actions are not legal."""
+    env = make("terran_5_vs_5", num_envs=2, seed=7)
+    _, data = play(env, 25)
+    state = env.runtime_state()
+    state["games"]["seed"] += 1
+    carrier = data.clone()
+    other = make("terran_5_vs_5", num_envs=2, seed=99)
+    other.load_runtime_state(state)
+    seen, _ = play(other, 40, seed=2, data=carrier)
+    assert torch.equal(seen["state"][:, 0], data["state"]), "as it was last seen"
+    ended = seen["next", "truncated"].squeeze(-1)
+    assert ended[:, 0].all() and not ended[:, 1:].any()
+    assert torch.equal(seen["next", "info", "episode_cut"].squeeze(-1), ended.float())
+    assert not seen["next", "info", "game_lost"].any(), "no game broke"
+    assert seen["next", "terminated"][:, 1:].any(1).all(), "the next episodes are whole"
+
+
+@plays
+@pytest.mark.slow
+def test_a_state_of_another_task_is_named(make: Any) -> None:
+    state = make("terran_5_vs_5").runtime_state()
+    with pytest.raises(ConfigError, match=r"of smacv2/terran_5_vs_5, the environment is .*/zerg"):
+        make("Zerg_5_vs_5").load_runtime_state(state)
+
+
+@plays
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["closed", "forgotten", "at exit", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_behind(simulator: Path, tmp_path: Path, how: str) -> None:
+    """Neither processes nor files, however the process that made the environment ends."""
     code = (
-        "import hetmarl_envs; env = hetmarl_envs.make_env('smacv2/3m', num_envs=2); env.reset(); "
-        "print(*env.pids, flush=True); import time; time.sleep(60)"
+        "import hetmarl_envs, signal, sys; env = hetmarl_envs.make_env('smacv2/3m', num_envs=2)\n"
+        "env.reset(); print(*env.pids, flush=True); how = input()\n"
+        "if how == 'closed': env.close()\n"
+        "if how == 'forgotten': del env; import gc; gc.collect()\n"
+        "if how != 'at exit': print(flush=True); signal.pause()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     ) as process:
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
-        assert all(len(family_of(pid)) == 2 for pid in pids)
+        assert all(len(family_of(pid)) == 2 for pid in pids), "a worker and its game, no more"
+        assert len(list(tmp_path.iterdir())) == 2
+        print(how, file=process.stdin, flush=True)
+        process.stdout.readline()  # empty where it has ended
+        if how.startswith("SIG"):
+            process.send_signal(signal.Signals[how])
+            process.wait()
+        deadline = time.monotonic() + 15
+        while any(map(family_of, pids)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left = [*filter(None, map(family_of, pids))], list(tmp_path.iterdir())
         process.kill()
-    deadline = time.monotonic() + 15
-    while any(family_of(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(family_of(pid) for pid in pids)
+    assert left == ([], [])

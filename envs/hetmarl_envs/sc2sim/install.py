@@ -54,11 +54,6 @@ def install(directory: str | Path) -> Path:
     return root
 
 
-def is_simulated(root: str | Path) -> bool:
-    """Whether a directory was made by ``install``."""
-    return (Path(root).expanduser() / MARKER).is_file()
-
-
 def _launcher() -> str:
     """A script that runs the server of this installation of hetmarl with this Python."""
     envs = Path(__file__).resolve().parents[2]

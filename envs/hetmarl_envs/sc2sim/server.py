@@ -33,8 +33,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serves one client and ends with it."""
     given = parse(arguments)
-    # the client ends the game with SIGTERM: no traceback, no waiting for threads
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN:  # as the worker's games inherit it
+        # the client ends the game with SIGTERM: no traceback, no waiting for threads
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which ends the game
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:

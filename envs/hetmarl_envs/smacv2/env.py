@@ -37,7 +37,7 @@ class SMACv2Env(BattleEnv):
     ``"state"``                    ``[N, S]``     SMAC's global state
     ``("info", name)``             ``[N, 1]``     ``battle_won``, ``dead_allies`` and
                                                   ``dead_enemies`` (shares), ``game_lost``,
-                                                  ``simulated``
+                                                  ``episode_cut``, ``simulated``
     ``("next", "reward")``         ``[N, 1]``     the team's
     =============================  =============  ==============================================
 
@@ -76,7 +76,7 @@ class SMACv2Env(BattleEnv):
         capabilities: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        self._where = f"smacv2/{task}"
+        self._where = f"smacv2/{task.lower()}"
         arguments = game_arguments(task, options, capabilities)
         for name, value in (("timeout", timeout), ("launch_timeout", launch_timeout)):
             if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
@@ -104,6 +104,7 @@ class SMACv2Env(BattleEnv):
             state_size=sizes["state"],
             info=(*INFO, "simulated"),
         )
+        self._heuristic = bool(arguments.get("heuristic_ai"))  # which ignores actions
         self._started = False
         self._set_seed(seed)
 
@@ -117,7 +118,10 @@ class SMACv2Env(BattleEnv):
         return self._output()
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        self._games.step(tensordict.get((GROUP, "action")).detach().cpu().numpy())
+        actions = tensordict.get((GROUP, "action")).detach().cpu()
+        if not self._heuristic:
+            self._check_legal(actions, torch.from_numpy(self._games.choices()))
+        self._games.step(actions.numpy())
         return self._output().set("reward", self._tensor(self._games.reward[:, None]))
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
@@ -150,14 +154,19 @@ class SMACv2Env(BattleEnv):
         Simulated games continue bit-exactly. StarCraft II does not repeat itself: of each game the
         episode that was running is cut off, no more.
         """
-        return {"started": self._started, "games": self._games.state_dict()}
+        return {
+            "task": self._where,
+            "started": self._started,
+            "games": self._games.state_dict(),
+        }
 
     def load_runtime_state(self, state: Mapping[str, Any]) -> None:
         """Continues where ``runtime_state`` was taken.
 
         Raises:
-            ConfigError: the state is of another environment, or of another num_envs.
+            ConfigError: the state is of another task, of other options, or of another num_envs.
         """
+        self._check_task(state["task"])
         self._games.load_state_dict(state["games"], started=state["started"])
         self._started = state["started"]
 

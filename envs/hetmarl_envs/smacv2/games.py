@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hetmarl_envs.errors import ContractError, HetmarlError
+from hetmarl_envs.errors import HetmarlError
 from hetmarl_envs.rows import read_saved
 from hetmarl_envs.smacv2.process import CLOSING, GameProcess, LostError
 
 Array = NDArray[Any]
 _log = logging.getLogger(__name__)
 
-INFO = ("battle_won", "dead_allies", "dead_enemies", "game_lost")
-"""Of a row's episode so far: won or not, shares of the dead, whether the game broke down."""
+INFO = ("battle_won", "dead_allies", "dead_enemies", "game_lost", "episode_cut")
+"""Of a row's episode so far: won or not, shares of the dead, whether the game broke down, whether
+it was cut off by a resume or by Ctrl-C."""
 LAUNCHES = 3
 """Attempts to start a game before giving up."""
 
@@ -37,7 +38,7 @@ class Games:
     ``reward``       ``[N]``         of the last step
     ``terminated``   ``[N]``         the battle is over
     ``truncated``    ``[N]``         the time limit, or the game was lost
-    ``info``         ``[N, 4]``      ``INFO``
+    ``info``         ``[N, 5]``      ``INFO``
     ===============  ==============  ==============================================================
 
     A row whose episode is over stays as it is, with rewards of zero, until it is reset.
@@ -66,6 +67,7 @@ class Games:
         self._arguments = dict(arguments)
         self._timeout, self._launch_timeout = timeout, launch_timeout
         self._processes: list[GameProcess | None] = [None] * count
+        self._cut = [False] * count  # whose episode cannot go on: resumed otherwise, or interrupted
         self.sizes: dict[str, Any] = {}
         try:
             self._ensure(range(count))
@@ -83,7 +85,6 @@ class Games:
         self.info = np.zeros((count, len(INFO)), np.float32)
         self._episode = [0] * count  # episodes begun
         self._played: list[list[list[int]]] = [[] for _ in range(count)]
-        self._cut = [False] * count  # resumed in an episode that could not be replayed
         self.seed(0)
 
     @property
@@ -137,7 +138,7 @@ class Games:
             if over:
                 continue
             if self._cut[row]:
-                self._lose(row)
+                self._end(row, "episode_cut")
                 continue
             chosen = [int(action) for action in actions[row]]
             self._played[row].append(chosen)
@@ -148,12 +149,17 @@ class Games:
         for row, reason in lost.items():
             _log.warning("%s: game %d is lost, and its episode with it; starting it anew: %s",
                          self.where, row, reason)  # fmt: skip
-            self._lose(row)
+            self._end(row, "game_lost")
 
-    def _lose(self, row: int) -> None:
-        """The episode ends where it was last seen, as at a time limit."""
+    def _end(self, row: int, why: str) -> None:
+        """The episode ends where it was last seen, as at a time limit; ``why``: of ``INFO``."""
         self.truncated[row] = True
-        self.info[row, INFO.index("game_lost")] = 1.0
+        self.info[row, INFO.index(why)] = 1.0
+
+    def choices(self) -> Array:
+        """Actions that ``step`` takes, ``[N, A, K]``: any where the episode is over."""
+        over = self.terminated | self.truncated
+        return self.mask | over[:, None, None]
 
     def _write(self, row: int, seen: Mapping[str, Any]) -> None:
         self.observation[row] = seen["observation"]
@@ -173,14 +179,20 @@ class Games:
 
         Returns:
             The answers, and why the other rows were lost; those have no process any more.
-
-        Raises:
-            ContractError: a row was asked for an action that is not legal.
         """
+        try:
+            return self._ask(requests, time.monotonic() + seconds)
+        except BaseException:  # Ctrl-C: no later request may take the answers still to come
+            for row in requests:
+                self._drop(row)
+                self._cut[row] = True
+            raise
+
+    def _ask(
+        self, requests: Mapping[int, tuple[Any, ...]], deadline: float
+    ) -> tuple[dict[int, Any], dict[int, str]]:
         answers: dict[int, Any] = {}
         lost: dict[int, str] = {}
-        refused: ContractError | None = None
-        deadline = time.monotonic() + seconds
         for row, request in requests.items():
             try:
                 self._process(row).ask(*request)
@@ -193,14 +205,15 @@ class Games:
                 answers[row] = self._process(row).answer(deadline)
             except LostError as error:
                 lost[row] = str(error)
-            except ContractError as error:
-                refused = error  # after the others' answers are read: they must not be taken later
         for row in lost:
-            self._process(row).end()
-            self._processes[row] = None
-        if refused is not None:
-            raise refused
+            self._drop(row)
         return answers, lost
+
+    def _drop(self, row: int) -> None:
+        """Ends a row's game, which is started anew when its next episode begins."""
+        process, self._processes[row] = self._processes[row], None
+        if process is not None:
+            process.end()
 
     def _process(self, row: int) -> GameProcess:
         process = self._processes[row]
@@ -212,7 +225,7 @@ class Games:
         wanted = [row for row in rows if self._processes[row] is None]
         for attempt in range(LAUNCHES):
             for row in wanted:
-                self._processes[row] = GameProcess(self.where)
+                self._processes[row] = GameProcess()
             requests = dict.fromkeys(wanted, ("launch", self._arguments))
             answers, lost = self._exchange(requests, self._launch_timeout)
             if answers:

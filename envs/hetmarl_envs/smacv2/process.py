@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from multiprocessing.connection import Pipe
+import weakref
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
-from hetmarl_envs.errors import ContractError
-from hetmarl_envs.smacv2.worker import LOST, REFUSED
+from hetmarl_envs.smacv2.worker import LOST
 
 CLOSING = 5.0
 """Seconds that a game is given to end by itself."""
@@ -30,29 +30,25 @@ class GameProcess:
     """One worker, its game, and all processes that they started.
 
     They are a session of their own: Ctrl-C does not reach them, and they are ended together. They
-    end as well when the pipe closes, as it does with this process.
-
-    Args:
-        where: what messages call it.
+    end as well with this process and with this object, and leave no files, however that happens.
     """
 
-    def __init__(self, where: str) -> None:
-        self.where = where
+    def __init__(self) -> None:
         self._pipe, child = Pipe()
         # the game's own files too, which would be left behind where it is killed
-        self._directory = tempfile.mkdtemp(prefix="hetmarl-smacv2-")
-        self._log = Path(self._directory, "output.log")
+        directory = tempfile.mkdtemp(prefix="hetmarl-smacv2-")
+        self._log = Path(directory, "output.log")
         package = str(Path(__file__).resolve().parents[2])
         path = os.environ.get("PYTHONPATH")
         environment = os.environ | {
             "PYTHONPATH": package if not path else f"{package}{os.pathsep}{path}",
             "OMP_NUM_THREADS": "1",
-            "TMPDIR": self._directory,
+            "TMPDIR": directory,
         }
         with child, self._log.open("wb") as log:
             number = child.fileno()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hetmarl_envs.smacv2.worker", str(number)],
+                [sys.executable, "-m", "hetmarl_envs.smacv2.worker", str(number), directory],
                 pass_fds=(number,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -60,6 +56,9 @@ class GameProcess:
                 env=environment,
                 start_new_session=True,
             )
+        self._finish = weakref.finalize(
+            self, _finish, os.getpid(), self._process, self._pipe, directory
+        )
 
     @property
     def pid(self) -> int:
@@ -85,7 +84,6 @@ class GameProcess:
 
         Raises:
             LostError: it did not, or the process is gone.
-            ContractError: the request was an action that is not legal.
         """
         try:
             if not self._pipe.poll(max(0.0, deadline - time.monotonic())):
@@ -95,10 +93,6 @@ class GameProcess:
             raise LostError(self._obituary("its process ended")) from error
         if kind == LOST:
             raise LostError(self._obituary(str(value)))
-        if kind == REFUSED:
-            raise ContractError(
-                f"{self.where}: {value}. Take actions that ('agents', 'action_mask') allows."
-            )
         return value
 
     def end(self, patience: float = 0.0) -> None:
@@ -108,15 +102,22 @@ class GameProcess:
                 self._pipe.send(("close",))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(patience)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # the whole group: a game outlives a worker that was killed
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._pipe.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._finish()
 
     def _obituary(self, what: str) -> str:
         code = self._process.poll()
         ended = "" if code is None else f" (exit status {code})"
         said = self._log.read_bytes()[-_TAIL:].decode(errors="replace").strip()
         return what + ended + (f"; its last output:\n{said}" if said else "")
+
+
+def _finish(owner: int, process: subprocess.Popen[bytes], pipe: Connection, directory: str) -> None:
+    """Leaves nothing of a game, unless it belongs to the process that this one was forked from."""
+    if os.getpid() != owner:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        # the whole group: a game outlives a worker that was killed
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    pipe.close()
+    shutil.rmtree(directory, ignore_errors=True)

@@ -91,7 +91,8 @@ def game_arguments(
 
     Raises:
         UnknownNameError: no such task.
-        ConfigError: an option that there is not, or one of the wrong type.
+        ConfigError: an option that there is not, one of the wrong type, or two that the game does
+            not take together.
     """
     name = task.lower()
     if name not in _SMACV2 and name not in _SMAC:
@@ -109,6 +110,8 @@ def game_arguments(
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = " or ".join(kind.__name__ for kind in kinds)
             raise ConfigError(f"smacv2/{task}: {option}={value!r}, expected {expected}.")
+    if options.get("reward_sparse"):  # ±1 as it is, not divided by what damage and kills may give
+        options = {"reward_scale": False, **options}
     if name in _SMAC:
         if capabilities:
             raise ConfigError(
@@ -116,6 +119,11 @@ def game_arguments(
                 "SMACv2's tasks, such as smacv2/terran_5_vs_5."
             )
         return {"map_name": _SMAC[name], **options}
+    if "health" in (capabilities or {}) and not options.get("reward_only_positive", True):
+        raise ConfigError(
+            f"smacv2/{task}: reward_only_positive=False with the capability 'health', expected "
+            "True: smacv2 counts no losses where health differs. Leave one of the two out."
+        )
     race, agents, enemies = _SMACV2[name]
     teams: dict[str, Any] = {
         "dist_type": "weighted_teams",

@@ -1,11 +1,16 @@
-"""``python -m hetmarl_envs.smacv2.worker <fd>``: a process that plays one game for the environment.
+"""``python -m hetmarl_envs.smacv2.worker <fd> <directory>``: plays one game for the environment.
 
-Pickled messages come and go over an inherited pipe. When the other end closes it, the process and
-its game end.
+Pickled messages come and go over an inherited pipe. When the other end is gone, the process and its
+game end, and their directory is removed. SIGTERM and Ctrl-C reach every process of a job, but it is
+for the environment to end its games: these signals are ignored here, and by the game, which
+inherits that.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,8 +21,10 @@ import numpy as np
 
 from hetmarl_envs.sc2sim import SIMULATED
 
-OK, REFUSED, LOST = "ok", "refused", "lost"
-"""A message's first part: done; an action that is not legal; the game is gone."""
+OK, LOST = "ok", "lost"
+"""A message's first part: done; the game is gone."""
+WATCH = 2.0
+"""Seconds between two looks at whether the environment's process still lives."""
 
 
 class Worker:
@@ -44,13 +51,19 @@ class Worker:
         }
 
     def begin(self, seed: int, actions: list[list[int]]) -> dict[str, Any]:
-        """A new episode, ``actions`` of which are played at once."""
+        """A new episode, ``actions`` of which are played at once, as far as they are legal.
+
+        A game that does not repeat itself comes to where they no longer are.
+        """
         self._game.begin(seed)
         outcome = self._look(0.0, False, False, {})
         for joint in actions:
             if outcome["terminated"] or outcome["truncated"]:
                 break
-            outcome = self.step(joint)
+            try:
+                outcome = self.step(joint)
+            except AssertionError:  # smacv2's way to say that an action is not legal
+                break
         return outcome
 
     def step(self, actions: list[int]) -> dict[str, Any]:
@@ -93,29 +106,37 @@ class Worker:
 
 
 def serve(pipe: Connection) -> None:
-    """Answers until the other end is gone, the game is lost, or ``close`` is asked for."""
-    worker = Worker()
+    """Answers until the game is lost, or ``close`` is asked for.
+
+    Raises:
+        EOFError, BrokenPipeError, ConnectionResetError: the other end is gone.
+    """
+    worker, parent = Worker(), os.getppid()
     requests: dict[str, Callable[..., Any]] = {
         name: getattr(worker, name) for name in ("launch", "begin", "step", "units", "close")
     }
     try:
         while True:
+            while not pipe.poll(WATCH):  # forks of the parent may hold the pipe's other end too
+                if os.getppid() != parent:
+                    raise EOFError
             name, *arguments = pipe.recv()
             try:
                 pipe.send((OK, requests[name](*arguments)))
-            except AssertionError as error:  # smacv2's way to say that an action is not legal
-                pipe.send((REFUSED, str(error)))
             except Exception as error:  # whatever a client does whose game is gone
                 text = "".join(traceback.format_exception_only(error)).strip()
                 pipe.send((LOST, f"{text}\n{traceback.format_exc()}"))
                 return
             if name == "close":
                 return
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
     finally:
         worker.close()
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        shutil.rmtree(sys.argv[2], ignore_errors=True)  # nobody else is left to do it

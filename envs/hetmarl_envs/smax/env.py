@@ -11,7 +11,6 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from hetmarl_envs.battle import GROUP, BattleEnv
-from hetmarl_envs.errors import ConfigError, ContractError
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smax.battles import INFO, Battles
 from hetmarl_envs.smax.tasks import battle_options
@@ -94,23 +93,10 @@ class SMAXEnv(BattleEnv):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         actions = tensordict.get((GROUP, "action"))
-        self._check_legal(actions)
+        # JaxMARL takes any number for an action, and does something with it
+        self._check_legal(actions, self._seen("action_mask"))
         self._battles.step(actions)
         return self._output().set("reward", self._seen("reward"))
-
-    def _check_legal(self, actions: Tensor) -> None:
-        """JaxMARL takes any number for an action, and does something with it."""
-        mask = self._seen("action_mask")
-        within = (actions >= 0) & (actions < mask.shape[-1])
-        legal = within & mask.gather(-1, (actions * within).unsqueeze(-1)).squeeze(-1)
-        if not bool(legal.all()):
-            row, agent = (~legal).nonzero()[0].tolist()
-            raise ContractError(
-                f"{self._where}: {self.agent_names[agent]} of row {row} cannot do "
-                f"{int(actions[row, agent])} now, legal are "
-                f"{mask[row, agent].nonzero().flatten().tolist()}. Choose by "
-                "('agents', 'action_mask')."
-            )
 
     def _seen(self, name: str) -> Tensor:
         return self._battles.seen(name).to(self.device)
@@ -144,11 +130,7 @@ class SMAXEnv(BattleEnv):
         Raises:
             ConfigError: the state is of another map, or of another num_envs.
         """
-        if state["task"] != self._where:
-            raise ConfigError(
-                f"this state is of {state['task']}, the environment is {self._where}. Make it as "
-                "the saved one was made."
-            )
+        self._check_task(state["task"])
         self._battles.load_state_dict(state["battles"])
         self._started = state["started"]
 
