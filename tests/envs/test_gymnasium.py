@@ -149,6 +149,13 @@ def test_what_cannot_be_saved_is_not_resumed() -> None:
     check_team_env(GymnasiumEnv(Own, num_envs=2), steps=7)
 
 
+def test_one_simulator_for_all_rows_is_refused() -> None:
+    mine = Mine()
+    for make in (lambda: mine, lambda: gymnasium.wrappers.TimeLimit(mine, 5)):
+        with pytest.raises(ConfigError, match="must make a new environment at every call"):
+            GymnasiumEnv(make, num_envs=2)
+
+
 def test_attributes_come_and_go() -> None:
     env, other = Mine(), Mine()
     for each in (env, other):

@@ -124,6 +124,10 @@ class _Alone:
         self.env = env
         self.agents: list[str] = []
 
+    @property
+    def unwrapped(self) -> Any:
+        return self.env.unwrapped
+
     def observation_space(self, agent: str) -> Any:
         return self.env.observation_space
 

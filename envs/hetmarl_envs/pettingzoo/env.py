@@ -48,7 +48,7 @@ class PettingZooEnv(EnvBase):
     gone on, so that there is a value beyond, and such agents stay alive in ``"next"``. Otherwise it
     is *terminated*. Who left before, for whatever reason, is in no later state and does not matter.
     In the step in which an agent leaves its last observation is kept; afterwards it is zero, its
-    reward 0, its action ignored.
+    reward 0, its action ignored, until the next reset.
 
     Args:
         make: makes one environment; called ``num_envs`` times. An environment that has
@@ -72,8 +72,8 @@ class PettingZooEnv(EnvBase):
             ``InWorkers``.
         state: False leaves ``state()`` out, as one that is a whole screen; critics then read every
             group's observations.
-        info: names of numbers in the agents' infos, of any of them, that tell of the episode so
-            far; their means over episodes are logged.
+        info: names of numbers in the agents' infos that tell of the episode so far, each in one
+            agent's or the same in several; their means over episodes are logged.
         name: what messages call the environment.
 
     Raises:
