@@ -158,7 +158,7 @@ def test_one_simulator_for_all_rows_is_refused() -> None:
             GymnasiumEnv(make, num_envs=2)
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024
+Point = namedtuple("Point", "x y")
 Gear = enum.IntEnum("Gear", ["LOW", "HIGH"])
 
 

@@ -103,7 +103,7 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
 def test_custom_environment_refuses_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._families, "meeting", load("custom_env").FAMILY)
     assert make_env("meeting/plane").max_steps == 50
-    with pytest.raises(UnknownNameError, match="meeting has no task 'palne'. Expected 'plane'"):
+    with pytest.raises(UnknownNameError, match=r"meeting has no task 'palne'\. Expected 'plane'"):
         make_env("meeting/palne")
 
 
