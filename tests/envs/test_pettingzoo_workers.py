@@ -307,7 +307,7 @@ from hetmarl_envs.pettingzoo import PettingZooEnv
 from tests.envs.test_pettingzoo_workers import Slow, Stuck
 def start(maker, method="fork"):
     return PettingZooEnv(
-        maker, num_envs=3, num_workers=3, start_method=method, team_reward="sum", timeout=30
+        maker, num_envs=3, num_workers=3, start_method=method, team_reward="sum", timeout=200
     )
 """
 """What the programs below have in common."""
@@ -359,9 +359,33 @@ def test_sigterm_to_the_whole_job_is_the_main_processs_affair(method: str) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert run.stdout == "went on [1]\n", run.stderr
+
+
+@pytest.mark.slow
+def test_a_suspended_job_does_not_run_out_of_patience() -> None:
+    script = (
+        f"{BEGIN}\n"
+        "env = start(Slow)\n"
+        "env._rows._timeout = 2\n"
+        "data = env.step_mdp(env.rand_step(env.reset()))\n"
+        "print('stepping', flush=True)\n"
+        "env.rand_step(data)\n"
+        "print('went on')\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None and run.stdout.readline() == "stepping\n"
+    time.sleep(0.3)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(run.pid, signal.SIGCONT)  # the workers later
+    time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGCONT)
+    assert run.communicate(timeout=60)[0] == "went on\n"
 
 
 @pytest.mark.slow
@@ -378,6 +402,6 @@ def test_a_program_that_closes_nothing_ends(maker: str) -> None:
         "while True: data = env.step_mdp(env.rand_step(data))\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
     )
     assert "KeyboardInterrupt" in run.stderr
