@@ -17,6 +17,7 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from hetmarl_envs import Family, check_team_env, make_env, register_family
+from hetmarl_envs.errors import UnknownNameError
 
 SPEED = {"cart": 0.2, "lift": 0.1}
 """Way per step at full action."""
@@ -139,6 +140,8 @@ class MeetingEnv(EnvBase):
 
 def make(task: str = "plane", **arguments: Any) -> MeetingEnv:
     """The environment of a task of the family."""
+    if task != "plane":
+        raise UnknownNameError(f"meeting has no task '{task}'. Expected 'plane'.")
     return MeetingEnv(**arguments)
 
 

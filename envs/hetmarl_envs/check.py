@@ -20,6 +20,8 @@ from hetmarl_envs.errors import ContractError
 from hetmarl_envs.observation_index import ObservationIndex
 from hetmarl_envs.replay import check_resets, check_runtime_state, check_seeds, difference
 
+Leaves = dict[Any, tuple[tuple[int, ...], torch.dtype]]
+"""Key to shape and dtype."""
 FLAGS = ("done", "terminated", "truncated")
 HINTS = {
     "reward": "sum or average the agents' rewards into one team reward under ('next', 'reward')",
@@ -98,6 +100,8 @@ def _play(env: EnvBase, spec: TeamSpec, steps: int) -> None:
     places = getattr(env, "observation_index", None)
     index = None if places is None else ObservationIndex(places, spec)
     data = _reset(env, None, spec)
+    alive = {group: data.get((group, "alive"), None) for group in spec.groups}
+    left = {group: torch.zeros_like(a) for group, a in alive.items() if a is not None}
     for _ in range(steps):
         write_random_actions(data, spec)
         before = data.clone()
@@ -110,7 +114,8 @@ def _play(env: EnvBase, spec: TeamSpec, steps: int) -> None:
                 "return clones of its buffers."
             )
         _check_observations(data["next"], spec, env, "step")
-        _check_step(data["next"])
+        _check_step(data["next"], spec, env)
+        _check_nobody_returns(data, data["next"], left)
         if index is not None:
             index.compress(data["next"])
         data = env.step_mdp(data)
@@ -118,6 +123,7 @@ def _play(env: EnvBase, spec: TeamSpec, steps: int) -> None:
         if done is not None and bool(done.any()):
             data.set("_reset", done)
             data = _reset(env, data, spec)
+            left = {group: gone & ~done.unsqueeze(-1) for group, gone in left.items()}
 
 
 def _check_tensor(found: Tensor, name: str, shape: Iterable[int], dtype: torch.dtype) -> None:
@@ -132,38 +138,52 @@ def _check_tensor(found: Tensor, name: str, shape: Iterable[int], dtype: torch.d
         )
 
 
-def _check_observations(data: TensorDictBase, spec: TeamSpec, env: EnvBase, when: str) -> None:
-    declared = set(env.observation_spec.keys(True, True))
-    for group, members in spec.groups.items():
-        batch = (*data.batch_size, len(members))
-        space = spec.agents[members[0]].action
-        for name, size, dtype in (
-            ("observation", spec.agents[members[0]].observation_shape, torch.float32),
-            ("alive", (1,), torch.bool),
-            ("action_mask", (space.width,), torch.bool),
-        ):
-            key = (group, name)
-            value = data.get(key, None)
-            if value is None:
-                if key in declared:
-                    raise ContractError(f"{when}: {key} is missing; write it in _{when}.")
-                continue
-            if key not in declared:
-                raise ContractError(
-                    f"{when}: {key} is there but not in observation_spec. Add it, so that it is "
-                    "carried from step to step."
-                )
-            _check_tensor(value, f"{when}: {key}", (*batch, *size), dtype)
-        _check_mask(data, group, space.choices, when)
-    if spec.state_dim is not None:
-        state = data.get("state", None)
-        if state is None:
+def _check_leaves(
+    data: TensorDictBase, specs: Composite, contract: Leaves, when: str, room: str
+) -> None:
+    """All that is declared is there, as the contract says, or where it does not, the spec.
+
+    Args:
+        data: of a reset, or what stands under "next".
+        specs: of observations or rewards.
+        contract: shape and dtype of what the contract names.
+        when: ``"reset"`` or ``"step"``.
+        room: where ``specs`` are, for messages.
+    """
+    declared, there = (set(keyed.keys(True, True)) for keyed in (specs, data))
+    told: Leaves = {
+        key: ((*data.batch_size, 1), torch.float32)
+        for key in declared | there
+        if room == "observation_spec" and isinstance(key, tuple) and key[0] == "info"
+    }
+    contract = contract | told
+    for key in sorted(declared | (there & contract.keys()), key=str):
+        if key not in there:
+            raise ContractError(f"{when}: {key!r} is missing; write it in _{when}.")
+        if key not in declared:
             raise ContractError(
-                f"{when}: 'state' is missing, expected {[*data.batch_size, spec.state_dim]}; "
-                f"write it in _{when}."
+                f"{when}: {key!r} is there but not in {room}. Add it, so that it is carried from "
+                "step to step."
             )
-        expected = (*data.batch_size, spec.state_dim)
-        _check_tensor(state, f"{when}: 'state'", expected, torch.float32)
+        value = data.get(key)
+        if isinstance(value, Tensor):
+            own = specs[key]
+            shape, dtype = contract.get(key, (own.shape, own.dtype))
+            _check_tensor(value, f"{when}: {key!r}", shape, dtype)
+
+
+def _check_observations(data: TensorDictBase, spec: TeamSpec, env: EnvBase, when: str) -> None:
+    contract: Leaves = {}
+    if spec.state_dim is not None:
+        contract["state"] = (*data.batch_size, spec.state_dim), torch.float32
+    for group, members in spec.groups.items():
+        batch, agent = (*data.batch_size, len(members)), spec.agents[members[0]]
+        contract[group, "observation"] = (*batch, *agent.observation_shape), torch.float32
+        contract[group, "alive"] = (*batch, 1), torch.bool
+        contract[group, "action_mask"] = (*batch, agent.action.width), torch.bool
+    _check_leaves(data, env.observation_spec, contract, when, "observation_spec")
+    for group, members in spec.groups.items():
+        _check_mask(data, group, spec.agents[members[0]].action.choices, when)
 
 
 def _check_mask(data: TensorDictBase, group: str, choices: Iterable[int], when: str) -> None:
@@ -213,7 +233,7 @@ def _check_start(data: TensorDictBase, spec: TeamSpec) -> None:
             )
 
 
-def _check_step(data: TensorDictBase) -> None:
+def _check_step(data: TensorDictBase, spec: TeamSpec, env: EnvBase) -> None:
     expected: Any = (*data.batch_size, 1)
     for key in ("reward", *FLAGS):
         value = data.get(key, None)
@@ -226,3 +246,26 @@ def _check_step(data: TensorDictBase) -> None:
         raise ContractError(
             "step: ('next', 'done') differs from terminated | truncated; make done their union."
         )
+    own: Leaves = {
+        (group, "reward"): ((*data.batch_size, len(members), 1), torch.float32)
+        for group, members in spec.groups.items()
+    }
+    _check_leaves(data, env.full_reward_spec, own, "step", "reward_spec")
+
+
+def _check_nobody_returns(
+    before: TensorDictBase, after: TensorDictBase, left: dict[str, Tensor]
+) -> None:
+    """Who has left stays gone; adds to ``left``, ``[N, n, 1]`` of each group, who left now."""
+    for group in left:
+        was, now = before.get((group, "alive")), after.get((group, "alive"))
+        left[group] = left[group] | (was & ~now)
+        back = (left[group] & now).squeeze(-1)
+        if back.any():
+            row, agent = back.nonzero()[0].tolist()
+            raise ContractError(
+                f"step: {(group, 'alive')} of agent {agent} of sub-environment {row} is True again "
+                "after it was False. Who died or left is gone until the reset (one that was not "
+                "there yet may join): keep it False, or keep it True for one that only waits. An "
+                "environment must not reset itself inside a step either."
+            )

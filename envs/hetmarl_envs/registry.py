@@ -3,6 +3,9 @@
 A family is registered by a call, by an entry point of the group ``hetmarl.envs``, or is the
 ``FAMILY`` of a module that bears its name; the simulator that it needs is imported when one of its
 environments is made.
+
+A name that is not registered is therefore imported as a module where there is one, and what it does
+on import is done, also where the name was a slip (``this/plane``).
 """
 
 from __future__ import annotations

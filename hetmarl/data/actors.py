@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,6 +21,7 @@ from hetmarl.data.collector import check_same_team
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import TeamSpec, write_random_actions
 from hetmarl_envs.errors import ConfigError, HetmarlError, MissingExtraError
+from hetmarl_envs.signals import leave_signals_to_the_main_process
 
 VERSION = "policy_version"
 """``[num_envs, T, 1]`` int64: iterations that the policy had learned from when it acted."""
@@ -110,11 +110,6 @@ _COLLECTOR: dict[str, Any] = {
 }
 
 
-def _leave_signals_to_the_learner() -> None:
-    """Ctrl-C goes to every process of a terminal; the learner is the one to end its actors."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class _Sending(AsyncCollector):
     """Asks for the weights when it is about to send them, with which a chunk begins."""
 
@@ -155,7 +150,7 @@ class LocalActor:
             weight_sync_schemes={"policy": MultiProcessWeightSyncScheme()},
             num_threads=torch.get_num_threads(),  # None would take threads from the learner
             num_sub_threads=1,
-            init_fn=_leave_signals_to_the_learner,
+            init_fn=leave_signals_to_the_main_process,
             **_COLLECTOR,
         )
         self._collector.weights = weights

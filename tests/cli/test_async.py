@@ -31,6 +31,7 @@ def actors(leader: int) -> list[int]:
     [
         pytest.param(lambda run: os.killpg(run.pid, signal.SIGINT), id="ctrl-c"),
         pytest.param(lambda run: run.terminate(), id="SIGTERM"),
+        pytest.param(lambda run: os.killpg(run.pid, signal.SIGTERM), id="SIGTERM-to-all"),
         pytest.param(lambda run: run.kill(), id="SIGKILL"),
     ],
 )
@@ -41,6 +42,8 @@ def test_no_actor_outlives_the_learner(
         assert len(actors(run.pid)) == 2
         stop(run)
         assert gone(run.pid), session(run.pid)
+        if run.wait() != -signal.SIGKILL:  # it still had actors to finish the iteration with
+            assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists(), run.communicate()[0]
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from hetmarl_envs.errors import ContractError
 class Meadow(EnvBase):
     """A good one: two walkers on a line, one of whom dies at step 2, and a caller of three words.
 
+    Walkers have rewards of their own, and the steps so far are told; the wind is nobody's business.
     Only the words up to the step's number modulo 3 are legal. Time limit of 4 steps; terminates
     where a walker goes beyond 3.
     """
@@ -46,6 +47,8 @@ class Meadow(EnvBase):
             walker=Composite(walker, shape=two),
             caller=Composite(caller, shape=one),
             state=Unbounded((*batch, 3)),
+            info=Composite(steps=Unbounded((*batch, 1)), shape=batch),
+            wind=Unbounded((*batch, 2)),
             shape=batch,
         )
         self.action_spec = Composite(
@@ -53,7 +56,11 @@ class Meadow(EnvBase):
             caller=Composite(action=Categorical(3, one), shape=one),
             shape=batch,
         )
-        self.reward_spec = Composite(reward=Unbounded((*batch, 1)), shape=batch)
+        self.reward_spec = Composite(
+            reward=Unbounded((*batch, 1)),
+            walker=Composite(reward=Unbounded((*two, 1)), shape=two),
+            shape=batch,
+        )
         flags = ("done", "terminated", "truncated")
         self.done_spec = Composite({name: flag((*batch, 1)) for name in flags}, shape=batch)
 
@@ -89,7 +96,9 @@ class Meadow(EnvBase):
             "terminated": terminated,
             "truncated": truncated,
         }
-        return self.returned(TensorDict(self.seen() | values, self.batch_size), False)
+        data = TensorDict(self.seen() | values, self.batch_size)
+        data["walker", "reward"] = self.places.unsqueeze(-1).clone()
+        return self.returned(data, False)
 
     def seen(self) -> dict[str, Any]:
         alive = torch.stack([torch.ones_like(self.steps), self.steps < 2], dim=1).bool()
@@ -101,6 +110,8 @@ class Meadow(EnvBase):
             "walker": TensorDict(walker, (*self.batch_size, 2)),
             "caller": TensorDict(caller, (*self.batch_size, 1)),
             "state": torch.cat([self.places, self.steps], dim=-1),
+            "info": TensorDict({"steps": self.steps.float()}, self.batch_size),
+            "wind": torch.zeros(*self.batch_size, 2),
         }
 
     def returned(self, data: TensorDict, resetting: bool) -> TensorDict:
@@ -227,7 +238,33 @@ class LimitIsDeath(Meadow):
         return data
 
 
+class InfoDouble(Meadow):
+    """As its specs have it."""
+
+    def make_specs(self) -> None:
+        super().make_specs()
+        spec = self.observation_spec.clone()
+        spec["info", "steps"] = Unbounded((*self.batch_size, 1), dtype=torch.float64)
+        self.observation_spec = spec
+
+    def returned(self, data: TensorDict, resetting: bool) -> TensorDict:
+        data["info", "steps"] = data["info", "steps"].double()
+        return data
+
+
+class ComesBack(Meadow):
+    """A walker who is dead for one step only."""
+
+    def returned(self, data: TensorDict, resetting: bool) -> TensorDict:
+        data["walker", "alive"][:, 1] = self.steps != 2
+        return data
+
+
 class ResetsItself(Meadow):
+    def returned(self, data: TensorDict, resetting: bool) -> TensorDict:
+        data["walker", "alive"] = torch.ones_like(data["walker", "alive"])  # they would be revived
+        return data
+
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         data = super()._step(tensordict)
         done = data["done"]
@@ -392,7 +429,7 @@ BROKEN = {
     "state changes shape": (StateGrows, r"'state' is torch.float32 \[3, 6\], expected .* \[3, 3\]"),
     "state missing": (
         at_step("state", None),
-        r"step: 'state' is missing, expected \[3, 3\]; write",
+        "step: 'state' is missing; write it in _step",
     ),
     "state NaN": (at_step("state", nan), "step: 'state' holds NaN"),
     "alive as numbers": (
@@ -422,6 +459,45 @@ BROKEN = {
     "reward flat": (
         at_step("reward", lambda x: x.expand(3, 2)),
         r"'reward'\) is torch.float32 \[3, 2\], expected torch.float32 \[3, 1\]",
+    ),
+    "own reward missing": (
+        at_step(("walker", "reward"), None),
+        r"step: \('walker', 'reward'\) is missing; write it in _step",
+    ),
+    "own reward flat": (
+        at_step(("walker", "reward"), lambda x: x.expand(3, 2, 2)),
+        r"\('walker', 'reward'\) is torch.float32 \[3, 2, 2\], expected .* \[3, 2, 1\]",
+    ),
+    "own reward double": (
+        at_step(("walker", "reward"), lambda x: x.double()),
+        r"\('walker', 'reward'\) is torch.float64 .*, expected torch.float32",
+    ),
+    "own reward NaN": (at_step(("walker", "reward"), nan), r"'reward'\) holds NaN"),
+    "own reward not declared": (
+        declared("reward_spec", ("walker", "reward"), None),
+        r"\('walker', 'reward'\) is there but not in reward_spec. Add it",
+    ),
+    "info missing": (at_step(("info", "steps"), None), r"step: \('info', 'steps'\) is missing; w"),
+    "all infos missing": (at_step("info", None), r"step: \('info', 'steps'\) is missing; write"),
+    "info double": (
+        at_step(("info", "steps"), lambda x: x.double()),
+        r"\('info', 'steps'\) is torch.float64 \[3, 1\], expected torch.float32 \[3, 1\]",
+    ),
+    "info declared double": (InfoDouble, r"'steps'\) is torch.float64 .* expected torch.float32"),
+    "info NaN": (at_step(("info", "steps"), nan), r"\('info', 'steps'\) holds NaN"),
+    "info not declared": (
+        declared("observation_spec", "info", None),
+        r"\('info', 'steps'\) is there but not in observation_spec",
+    ),
+    "another leaf NaN": (at_step("wind", nan), "step: 'wind' holds NaN"),
+    "another leaf of another shape": (
+        at_reset("wind", lambda x: x[:, :1]),
+        r"reset: 'wind' is torch.float32 \[3, 1\], expected torch.float32 \[3, 2\]",
+    ),
+    "another leaf missing": (at_step("wind", None), "step: 'wind' is missing; write it"),
+    "who died comes back": (
+        ComesBack,
+        r"\('walker', 'alive'\) of agent 1 of sub-environment 0 is True again after it was False",
     ),
     "reward infinite": (at_step("reward", lambda x: x / 0), r"'reward'\) holds NaN or infinity"),
     "done is no union": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import io
+from collections import OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +16,7 @@ from gymnasium.spaces import Box, Discrete
 
 from hetmarl.data.collector import can_save
 from hetmarl_envs import check_team_env, list_tasks, make_env
-from hetmarl_envs.errors import ConfigError, MissingExtraError, UnknownNameError
+from hetmarl_envs.errors import ConfigError, ContractError, MissingExtraError, UnknownNameError
 from hetmarl_envs.gymnasium import LISTED, GymnasiumEnv
 from hetmarl_envs.gymnasium.saving import load, save
 
@@ -147,6 +149,36 @@ def test_what_cannot_be_saved_is_not_resumed() -> None:
     assert not can_save(env)
     check_team_env(env, steps=7)
     check_team_env(GymnasiumEnv(Own, num_envs=2), steps=7)
+
+
+def test_one_simulator_for_all_rows_is_refused() -> None:
+    mine = Mine()
+    for make in (lambda: mine, lambda: gymnasium.wrappers.TimeLimit(mine, 5)):
+        with pytest.raises(ConfigError, match="must make a new environment at every call"):
+            GymnasiumEnv(make, num_envs=2)
+
+
+Point = namedtuple("Point", "x y")
+Gear = enum.IntEnum("Gear", ["LOW", "HIGH"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Point(1, 2), [Point(1, 2)], Gear.LOW, defaultdict(int, a=1), OrderedDict(a=1), np.ma.ones(2)],
+)
+def test_what_would_come_back_as_less_is_not_saved(value: Any) -> None:
+    env = Mine()
+    env.reset(seed=0)
+    env.thing = value  # type: ignore[attr-defined]
+    with pytest.raises(ContractError, match=r"Mine\.thing.*Give the environment runtime_state\(\)"):
+        save(env)
+
+
+def test_a_tuple_stays_one() -> None:
+    env, other = Mine(), Mine()
+    env.thing = (1, [2, (3,)])  # type: ignore[attr-defined]
+    load(other, save(env))
+    assert other.thing == (1, [2, (3,)])  # type: ignore[attr-defined]
 
 
 def test_attributes_come_and_go() -> None:

@@ -329,3 +329,17 @@ def test_environments_hold_no_files_open() -> None:
     env = make("simple", num_envs=50)
     env.render(3)
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+def test_in_workers() -> None:
+    alone = make_env("mpe/simple_tag", num_envs=3, seed=2, team="good")
+    settings: Any = {"num_workers": 2, "start_method": "fork", "timeout": 60}
+    shared = make_env("mpe/simple_tag", num_envs=3, seed=2, team="good", **settings)
+    torch.manual_seed(1)
+    data, twin = alone.reset(), shared.reset()
+    for _ in range(3):
+        twin["agents", "action"] = alone.rand_action(data)["agents", "action"].clone()
+        stepped, data = alone.step_and_maybe_reset(data)
+        other, twin = shared.step_and_maybe_reset(twin)
+        assert (stepped == other).all()
+    shared.close()

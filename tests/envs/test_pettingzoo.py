@@ -78,6 +78,40 @@ def test_an_info_that_is_not_there() -> None:
         env.reset()
 
 
+class Reporting(Scripted):
+    """What agents' infos tell is given, a function of the step and the agent."""
+
+    def __init__(self, tell: Callable[[int, str], Any], **settings: Any) -> None:
+        super().__init__({"a_0": (2, "terminated"), "a_1": (4, "truncated")}, **settings)
+        self.tell = tell
+
+    def infos(self, agents: list[str]) -> dict[str, Any]:
+        return {agent: self.tell(self.count, agent) for agent in agents}
+
+
+def reported(tell: Callable[[int, str], Any], **settings: Any) -> list[float]:
+    env = PettingZooEnv(lambda: Reporting(tell), team_reward="sum", info=["score"], **settings)
+    return play(env, 4)["next", "info", "score"][0, :, 0].tolist()
+
+
+def test_one_agents_info_may_be_none() -> None:
+    assert reported(lambda step, a: {"score": step} if a == "a_1" else None) == [1, 2, 3, 4]
+
+
+def test_a_number_of_the_episode_is_the_same_from_all_who_tell_it() -> None:
+    assert reported(lambda step, a: {"score": step}) == [1, 2, 3, 4], "whoever dies"
+    with pytest.raises(ContractError, match=r"'score' = \[1, 2\], expected one number, of the"):
+        reported(lambda step, a: {"score": step + int(a == "a_1") * (step > 0)})
+    with pytest.raises(ContractError, match=r"'score' = \[None, None\], expected one number"):
+        reported(lambda step, a: {"score": None})
+
+
+def test_what_the_team_tells_comes_before_what_others_tell() -> None:
+    assert reported(lambda step, a: {"score": int(a[-1])}, team=["a_1"]) == [1, 1, 1, 1]
+    others = reported(lambda step, a: {"score": 5} if a == "a_1" else {}, team=["a_0"])
+    assert others == [5, 5, 5, 5]
+
+
 def test_agents_whose_names_are_numbers() -> None:
     assert group_agents(["17", "4", "east_2"], [1, 1, 2]) == {"agents_0": [0, 1], "agents_1": [2]}
 
@@ -136,20 +170,31 @@ def test_both_flags_at_once_is_an_end() -> None:
     assert data["terminated"][0, 2] and not data["truncated"].any()
 
 
-def test_one_that_keeps_listing_who_is_gone() -> None:
-    """It never shortens ``agents``, and reports rewards and observations of everybody."""
+class Lingering(Scripted):
+    """It never shortens ``agents``, and reports rewards and observations of everybody.
 
-    class Lingering(Scripted):
-        def step(self, actions: dict[str, Any]) -> Any:
-            everyone = list(self.possible_agents)
-            super().step(actions)
-            self.agents = everyone
-            gone = {a: self.ends[a][0] <= self.count for a in everyone}
-            ones = dict.fromkeys(everyone, 1.0)
-            return self.look(everyone), ones, gone, dict.fromkeys(everyone, False), {}
+    Ends are told once, at their step, or from there on; ``cut`` is everybody's time limit.
+    """
 
-    ends = {"a_0": (2, "terminated"), "a_1": (4, "terminated")}
-    env = PettingZooEnv(lambda: Lingering(ends), num_envs=1, team_reward="sum")
+    def __init__(self, *ends: int, again: bool, cut: int = 99) -> None:
+        super().__init__({f"a_{i}": (end, "terminated") for i, end in enumerate(ends)})
+        self.again, self.cut = again, cut
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        everyone = list(self.possible_agents)
+        super().step(actions)
+        self.agents = everyone
+        gone = {
+            a: self.ends[a][0] == self.count or (self.again and self.ends[a][0] < self.count)
+            for a in everyone
+        }
+        ones, limit = dict.fromkeys(everyone, 1.0), dict.fromkeys(everyone, self.count >= self.cut)
+        return self.look(everyone), ones, gone, limit, {}
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_one_that_keeps_listing_who_is_gone(again: bool) -> None:
+    env = PettingZooEnv(lambda: Lingering(2, 4, again=again), num_envs=1, team_reward="sum")
     data = play(env, 5)[0]
     assert data["agents", "alive"][:, 0, 0].tolist() == [True, True, False, False, True]
     assert data["next", "agents", "observation"][:, 0, 0].tolist() == [1, 2, 0, 0, 1]
@@ -157,6 +202,47 @@ def test_one_that_keeps_listing_who_is_gone() -> None:
     assert data["next", "terminated"][:, 0].tolist() == [False, False, False, True, False]
     toy: Any = env._rows.envs[0]
     assert toy.given[3]["a_0"] == 0, "something harmless"
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(("end", "alive"), [(4, [False, False]), (9, [False, True])])
+def test_the_time_limit_of_everybody_is_none_for_the_dead(
+    again: bool, end: int, alive: list[bool]
+) -> None:
+    """``a_0`` died at step 2; at step 4 ``a_1`` dies or is cut off, and "truncated" says all."""
+    env = PettingZooEnv(lambda: Lingering(2, end, again=again, cut=4), team_reward="sum")
+    last = play(env, 4)[0]["next"][3]
+    assert last["truncated"].item() == any(alive) and last["terminated"].item() != any(alive)
+    assert last["agents", "alive"][:, 0].tolist() == alive
+    assert last["agents", "observation"][0].abs().sum() == 0
+
+
+def test_no_last_observation_of_one_long_dead_is_missed() -> None:
+    class Silent(Lingering):
+        def look(self, agents: list[str]) -> dict[str, Any]:
+            return {a: v for a, v in super().look(agents).items() if self.ends[a][0] >= self.count}
+
+    env = PettingZooEnv(lambda: Silent(2, 9, again=False, cut=4), team_reward="sum")
+    assert play(env, 4)["next", "truncated"][0, 3]
+
+
+def test_who_has_left_stays_gone_after_a_resume() -> None:
+    class Saved(Resumable):
+        def step(self, actions: dict[str, Any]) -> Any:
+            seen, rewards, ends, *rest = super().step(actions)
+            self.agents = list(self.possible_agents)
+            return seen, rewards, ends if self.count == 2 else dict.fromkeys(ends, False), *rest
+
+    def make() -> PettingZooEnv:
+        ends = {"a_0": (2, "terminated"), "a_1": (9, "truncated")}
+        return PettingZooEnv(lambda: Saved(ends), team_reward="sum")
+
+    env, other = make(), make()
+    data = play(env, 3)[:, -1]
+    other.load_runtime_state(env.runtime_state())
+    for one in (env, other):
+        later = one.rand_step(one.step_mdp(data.clone()))["next"]
+        assert later["agents", "alive"][0, :, 0].tolist() == [False, True]
 
 
 def test_an_agent_that_is_not_there_from_the_start() -> None:
@@ -182,6 +268,51 @@ def test_an_agent_that_joins_later() -> None:
     assert data["agents", "alive"][..., 1, 0].tolist() == [False, True, True, False]
     assert data["agents", "observation"][:, 1, 0].tolist() == [0, 1, 2, 0]
     assert data["next", "truncated"][:, 0].tolist() == [False, False, True, False]
+
+
+class LateMasks(Masked):
+    """``late`` joins after the first step, and sees more than the others where ``unlike``."""
+
+    def __init__(self, place: str = "info", *, unlike: bool = False, masked: bool = True) -> None:
+        ends = dict.fromkeys(("a_0", "late"), (4, "truncated"))
+        super().__init__(place, Discrete(3), ends=ends)
+        self.unlike, self.masked = unlike, masked
+
+    def observation_space(self, agent: str) -> Any:
+        return Box(-9, 9, (3,)) if self.unlike and agent == "late" else self.sight
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed, options)
+        self.agents = ["a_0"]
+        return self.look(self.agents), self.infos(self.agents)
+
+    def infos(self, agents: list[str]) -> dict[str, Any]:
+        told = super().infos(agents)
+        return told if self.masked else {a: told[a] for a in agents if a != "late"}
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        if not self.masked:
+            actions = {a: self.legal(a)[0] if a == "late" else c for a, c in actions.items()}
+        _, rewards, *ends, _ = super().step(actions)
+        if self.count == 1:
+            self.agents = ["a_0", "late"]
+        here = self.agents or list(actions)
+        return self.look(here), rewards, *ends, self.infos(here)
+
+
+@pytest.mark.parametrize("unlike", [False, True])
+@pytest.mark.parametrize("place", ["info", "observation"])
+def test_one_that_joins_later_may_have_a_mask(unlike: bool, place: str) -> None:
+    unlike = unlike and place == "info"
+    env = PettingZooEnv(lambda: LateMasks(place, unlike=unlike), team_reward="sum")
+    data = play(env, 4)[0]  # Masked asserts that every action is legal
+    group, index = ("late", 0) if unlike else (next(iter(env.group_map)), 1)
+    assert data[group, "action_mask"][:, index].sum(-1).tolist() == [3, 1, 1, 1]
+
+
+def test_one_that_joins_later_may_have_none() -> None:
+    env = PettingZooEnv(lambda: LateMasks(unlike=True, masked=False), team_reward="sum")
+    assert play(env, 4)["late", "action_mask"].all()
 
 
 def test_rows_end_each_for_itself_and_are_reset_alone() -> None:
@@ -580,9 +711,12 @@ def test_wrong_settings(make: Any, settings: dict[str, Any], message: str) -> No
 
 
 def test_one_environment_for_all_rows_is_refused() -> None:
+    from pettingzoo.utils.wrappers import BaseParallelWrapper
+
     toy = Scripted()
-    with pytest.raises(ConfigError, match="must make a new environment at every call"):
-        PettingZooEnv(lambda: toy, num_envs=2)
+    for make in (lambda: toy, lambda: BaseParallelWrapper(toy)):
+        with pytest.raises(ConfigError, match="must make a new environment at every call"):
+            PettingZooEnv(make, num_envs=2)
 
 
 def test_what_is_no_parallel_environment() -> None:

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +21,7 @@ from tensordict import TensorDictBase
 
 from hetmarl_envs import check_team_env
 from hetmarl_envs.errors import ConfigError, ContractError
-from hetmarl_envs.pettingzoo import PettingZooEnv
+from hetmarl_envs.pettingzoo import PettingZooEnv, workers
 from hetmarl_envs.pettingzoo.workers import WorkerError
 from tests.envs.toys import Masked, Resumable, Scripted
 
@@ -184,6 +186,91 @@ def test_failures_in_workers(make: Make, maker: Any, error: Any, message: str) -
     assert not any(map(alive, pids))
 
 
+class Slow(Scripted):
+    """Takes its time over the second step."""
+
+    seconds = 1.0
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        if self.count == 1:
+            time.sleep(self.seconds)
+        return super().step(actions)
+
+
+class Stuck(Slow):
+    seconds = 600.0
+
+
+@contextmanager
+def interrupted(seconds: float) -> Iterator[None]:
+    """Ctrl-C, after a while, to this process."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    main = threading.get_ident()
+    timer = threading.Timer(seconds, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("then", ["reset", "step"])
+def test_whoever_interrupts_a_step_may_go_on(make: Make, then: str) -> None:
+    """The answer to the interrupted step is none to the next request."""
+    ends = {"a_0": (9, "truncated")}
+    env = make(partial(Slow, ends), num_workers=2)
+    _, data = play(env, 1)
+    with interrupted(0.3):
+        env.rand_step(data.clone())
+    if then == "reset":
+        data = env.reset()
+        assert (data["agents", "observation"][..., 0] == 0).all()
+        data = env.rand_step(data)
+        expected = 1
+    else:
+        data = env.rand_step(data.clone())
+        expected = 3
+    assert (data["next", "agents", "observation"][..., 0] == expected).all()
+    assert torch.equal(data["next", "reward"][:, 0], data["agents", "action"][:, 0, 0])
+
+
+def test_a_worker_that_hangs_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CLOSING", 1.0)
+    env = make(Stuck, num_workers=3, timeout=0.5)
+    pids = [process.pid for process in env._rows._processes]  # type: ignore[union-attr]
+    _, data = play(env, 1)
+    start = time.monotonic()
+    with pytest.raises(
+        WorkerError,
+        match=r"worker 0 of 3, which steps environments 0 to 0, did not answer within 0\.5 seconds "
+        r"and was ended.*pass a longer timeout \(None",
+    ):
+        env.rand_step(data)
+    assert time.monotonic() - start < 4, "patience and closing are of all together"
+    assert not any(map(alive, pids))
+
+
+def test_one_that_hangs_while_it_is_made(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "CLOSING", 0.2)
+    here = os.getpid()
+
+    def maker() -> Scripted:
+        if os.getpid() != here:
+            time.sleep(600)
+        return Scripted()
+
+    with pytest.raises(WorkerError, match="did not answer within 1 seconds"):
+        make(maker, num_workers=2, timeout=1)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, "10", True])
+def test_a_wrong_timeout(timeout: Any) -> None:
+    with pytest.raises(ConfigError, match=r"timeout=.*, expected seconds > 0, or None"):
+        PettingZooEnv(Scripted, timeout=timeout)
+
+
 def test_one_that_cannot_be_made_in_a_worker(make: Make) -> None:
     calls: list[int] = []
 
@@ -214,17 +301,29 @@ def test_other_ways_to_start_take_a_lambda(method: Any) -> None:
     env.close()
 
 
+BEGIN = """
+import os, signal, sys, threading, time
+from hetmarl_envs.pettingzoo import PettingZooEnv
+from tests.envs.test_pettingzoo_workers import Slow, Stuck
+def start(maker, method="fork"):
+    return PettingZooEnv(
+        maker, num_envs=3, num_workers=3, start_method=method, team_reward="sum", timeout=200
+    )
+"""
+"""What the programs below have in common."""
+
+
 @pytest.mark.slow
-def test_workers_go_when_the_main_process_is_killed() -> None:
+@pytest.mark.parametrize("maker", ["Slow", "Stuck"])
+def test_workers_go_when_the_main_process_is_killed(maker: str) -> None:
+    """Also those that are stuck in a step."""
     script = (
-        "import os, signal\n"
-        "from hetmarl_envs.pettingzoo import PettingZooEnv\n"
-        "from tests.envs.toys import Scripted\n"
-        "settings = dict(num_envs=3, num_workers=3, start_method='fork', team_reward='sum')\n"
-        "env = PettingZooEnv(Scripted, **settings)\n"
-        "env.reset()\n"
+        f"{BEGIN}\n"
+        f"env = start({maker})\n"
+        "data = env.step_mdp(env.rand_step(env.reset()))\n"
         "print(*[process.pid for process in env._rows._processes], flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        "threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
+        "while True: data = env.step_mdp(env.rand_step(data))\n"
     )
     # a file, not a pipe: the orphans would hold its other end
     with tempfile.TemporaryFile("w+") as output:
@@ -236,3 +335,73 @@ def test_workers_go_when_the_main_process_is_killed() -> None:
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not any(map(alive, pids))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_sigterm_to_the_whole_job_is_the_main_processs_affair(method: str) -> None:
+    """A scheduler's, say: a run keeps it until its iteration is over, for which it needs them."""
+    script = (
+        f"{BEGIN}\n"
+        "received = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: received.append(1))\n"
+        f"env = start(Slow, {method!r})\n"
+        "env.reset()\n"
+        "os.killpg(0, signal.SIGTERM)\n"
+        "time.sleep(2.5)\n"
+        "env.rollout(5, break_when_any_done=False)\n"
+        "print('went on', received)\n"
+        "env.close()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.stdout == "went on [1]\n", run.stderr
+
+
+@pytest.mark.slow
+def test_a_suspended_job_does_not_run_out_of_patience() -> None:
+    script = (
+        f"{BEGIN}\n"
+        "env = start(Slow)\n"
+        "env._rows._timeout = 2\n"
+        "data = env.step_mdp(env.rand_step(env.reset()))\n"
+        "print('stepping', flush=True)\n"
+        "env.rand_step(data)\n"
+        "print('went on')\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None and run.stdout.readline() == "stepping\n"
+    time.sleep(0.3)
+    os.killpg(run.pid, signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(run.pid, signal.SIGCONT)  # the workers later
+    time.sleep(0.5)
+    os.killpg(run.pid, signal.SIGCONT)
+    assert run.communicate(timeout=60)[0] == "went on\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", ["Slow", "Stuck"])
+def test_a_program_that_closes_nothing_ends(maker: str) -> None:
+    script = (
+        "import multiprocessing.util, weakref\n"
+        "weakref.finalize(multiprocessing.util, print)\n"
+        f"{BEGIN}\n"
+        f"env = start({maker})\n"
+        "data = env.step_mdp(env.rand_step(env.reset()))\n"
+        "threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "while True: data = env.step_mdp(env.rand_step(data))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "KeyboardInterrupt" in run.stderr

@@ -17,8 +17,8 @@ import torch
 from hetmarl.data import TeamCollector
 from hetmarl.engines import UpdateRandomness
 from hetmarl.objectives import DriftError, check_drift, check_neighbourhood
-from hetmarl_envs import TeamSpec, check_team_env, make_env
-from hetmarl_envs.errors import ConfigError
+from hetmarl_envs import TeamSpec, check_team_env, make_env, registry
+from hetmarl_envs.errors import ConfigError, UnknownNameError
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -98,6 +98,13 @@ def test_custom_environment_keeps_the_contract_and_resumes() -> None:
         assert (after == twin_after).all()
         data = after
     assert env.render().shape == (128, 128, 3)
+
+
+def test_custom_environment_refuses_a_wrong_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._families, "meeting", load("custom_env").FAMILY)
+    assert make_env("meeting/plane").max_steps == 50
+    with pytest.raises(UnknownNameError, match=r"meeting has no task 'palne'\. Expected 'plane'"):
+        make_env("meeting/palne")
 
 
 @pytest.mark.slow

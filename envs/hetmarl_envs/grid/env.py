@@ -11,7 +11,7 @@ import torch
 from hetmarl_envs.errors import ConfigError, HetmarlError, did_you_mean
 from hetmarl_envs.grid.together import Together
 from hetmarl_envs.pettingzoo.env import PettingZooEnv, TeamReward
-from hetmarl_envs.pettingzoo.workers import StartMethod
+from hetmarl_envs.pettingzoo.workers import TIMEOUT, StartMethod
 
 
 class GridEnv(PettingZooEnv):
@@ -30,7 +30,7 @@ class GridEnv(PettingZooEnv):
         device: where the tensors are; the worlds compute on the CPU.
         team_reward: ``"sum"`` of the agents' rewards, as in EPyMARL, or their ``"mean"``.
         num_workers: processes that step them, 0 for none; see ``PettingZooEnv``.
-        start_method: of the workers.
+        start_method, timeout: of the workers.
         **options: of the library's environment, in place of what the name says.
 
     Raises:
@@ -50,6 +50,7 @@ class GridEnv(PettingZooEnv):
         team_reward: TeamReward = "sum",
         num_workers: int = 0,
         start_method: StartMethod = "spawn",
+        timeout: float | None = TIMEOUT,
         **options: Any,
     ) -> None:
         world = self.world
@@ -86,5 +87,6 @@ class GridEnv(PettingZooEnv):
             leaving=False,
             num_workers=num_workers,
             start_method=start_method,
+            timeout=timeout,
             name=where,
         )

@@ -20,7 +20,7 @@ from hetmarl_envs.errors import (
 from hetmarl_envs.gymnasium.saving import load, save
 from hetmarl_envs.mamujoco.library import quiet
 from hetmarl_envs.pettingzoo.env import PettingZooEnv
-from hetmarl_envs.pettingzoo.workers import StartMethod
+from hetmarl_envs.pettingzoo.workers import TIMEOUT, StartMethod
 
 AGENT = "agent"
 
@@ -43,7 +43,7 @@ class GymnasiumEnv(PettingZooEnv):
         seed: each sub-environment is given a seed of its own at its first reset, none later.
         device: where the tensors are; the environments compute on the CPU.
         num_workers: processes that step them, 0 for none; see ``PettingZooEnv``.
-        start_method: of the workers.
+        start_method, timeout: of the workers.
         **options: of the environment, handed to ``gymnasium.make``; also ``max_episode_steps``, the
             time limit in steps.
 
@@ -62,6 +62,7 @@ class GymnasiumEnv(PettingZooEnv):
         device: torch.device | str | None = "cpu",
         num_workers: int = 0,
         start_method: StartMethod = "spawn",
+        timeout: float | None = TIMEOUT,
         **options: Any,
     ) -> None:
         name = env if isinstance(env, str) else getattr(env, "__name__", "env")
@@ -90,6 +91,7 @@ class GymnasiumEnv(PettingZooEnv):
             leaving=False,
             num_workers=num_workers,
             start_method=start_method,
+            timeout=timeout,
             name=where,
         )
         self.max_steps: int | None = limit
@@ -123,6 +125,10 @@ class _Alone:
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self.env = env
         self.agents: list[str] = []
+
+    @property
+    def unwrapped(self) -> Any:
+        return self.env.unwrapped
 
     def observation_space(self, agent: str) -> Any:
         return self.env.observation_space

@@ -82,21 +82,24 @@ def _save_layer(layer: Any) -> dict[str, Any]:
 
 
 def _pack(value: Any, where: str) -> dict[str, Any] | None:
-    """``{kind: plain value}``; None for what never changes or is only for pictures."""
+    """``{kind: plain value}``; None for what never changes or is only for pictures.
+
+    Of the types themselves: a named tuple, an enum or a ``defaultdict`` would come back as less.
+    """
     if isinstance(value, np.generic):
         return {"scalar": [value.dtype.str, value.item()]}
-    if isinstance(value, _PLAIN):
+    if type(value) in _PLAIN:
         return {"plain": value}
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         if value.dtype.kind in "SU":
             return {"texts": [value.dtype.str, value.tolist()]}
         if value.dtype.kind in "biuf":
             return {"array": torch.from_numpy(value.copy())}
     if isinstance(value, np.random.Generator):
         return {"generator": value.bit_generator.state}
-    if isinstance(value, (list, tuple)):
+    if type(value) in (list, tuple):
         return {type(value).__name__: [_pack(v, f"{where}[{i}]") for i, v in enumerate(value)]}
-    if isinstance(value, dict):
+    if type(value) is dict:
         pairs = [[key, _pack(v, f"{where}[{key!r}]")] for key, v in value.items()]
         return {"dict": pairs}
     module = type(value).__module__

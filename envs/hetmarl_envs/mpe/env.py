@@ -11,8 +11,9 @@ from hetmarl_envs.mpe.scenarios import check_options
 from hetmarl_envs.mpe.simulator import MPESimulator
 from hetmarl_envs.pettingzoo.env import PettingZooEnv, TeamReward
 from hetmarl_envs.pettingzoo.stepping import Opponents
+from hetmarl_envs.pettingzoo.workers import TIMEOUT, StartMethod
 
-OWN_OPTIONS = ("team_reward", "team", "opponents")
+OWN_OPTIONS = ("team_reward", "team", "opponents", "num_workers", "start_method", "timeout")
 
 # What an agent is, besides what it sees and does: its part in the scenario, and its body.
 _PART = "adversary leader speaker collector"
@@ -37,6 +38,8 @@ class MPEEnv(PettingZooEnv):
         team: for such a scenario the one that is controlled and rewarded, ``"good"`` or
             ``"adversaries"``.
         opponents: what the other team does: ``"random"`` actions, uniform, or ``"still"``.
+        num_workers: processes that step them, 0 for none; see ``PettingZooEnv``.
+        start_method, timeout: of the workers.
         **options: ``mpe2``'s: ``max_cycles`` (25), ``continuous_actions`` (False), and the
             scenario's own, see ``scenario_options``.
 
@@ -56,6 +59,9 @@ class MPEEnv(PettingZooEnv):
         team_reward: TeamReward | None = None,
         team: str | None = None,
         opponents: Opponents = "random",
+        num_workers: int = 0,
+        start_method: StartMethod = "spawn",
+        timeout: float | None = TIMEOUT,
         **options: Any,
     ) -> None:
         check_options(scenario, options, OWN_OPTIONS)
@@ -74,6 +80,9 @@ class MPEEnv(PettingZooEnv):
                 agent.name: [getattr(agent, key, None) for key in f"{_PART} {_BODY}".split()]
                 for agent in agents
             },
+            num_workers=num_workers,
+            start_method=start_method,
+            timeout=timeout,
             name=f"mpe/{scenario}",
         )
         self.scenario = scenario

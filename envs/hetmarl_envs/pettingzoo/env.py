@@ -16,7 +16,7 @@ from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
 from hetmarl_envs.pettingzoo.layout import ParallelEnv, read_layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents
-from hetmarl_envs.pettingzoo.workers import InWorkers, StartMethod
+from hetmarl_envs.pettingzoo.workers import TIMEOUT, InWorkers, StartMethod
 from hetmarl_envs.rows import done_spec, flag, rows_to_reset
 
 TeamReward = Literal["sum", "mean"]
@@ -48,7 +48,7 @@ class PettingZooEnv(EnvBase):
     gone on, so that there is a value beyond, and such agents stay alive in ``"next"``. Otherwise it
     is *terminated*. Who left before, for whatever reason, is in no later state and does not matter.
     In the step in which an agent leaves its last observation is kept; afterwards it is zero, its
-    reward 0, its action ignored.
+    reward 0, its action ignored, until the next reset.
 
     Args:
         make: makes one environment; called ``num_envs`` times. An environment that has
@@ -70,10 +70,12 @@ class PettingZooEnv(EnvBase):
             numbers do not depend on it. Worth it where a step takes much longer than 0.1 ms.
         start_method: how workers are started: ``"spawn"``, ``"forkserver"``, or ``"fork"``, see
             ``InWorkers``.
+        timeout: seconds after which workers count as hung that have not answered: a vector step, a
+            reset, a resume or the start of all may take so long. None: for ever.
         state: False leaves ``state()`` out, as one that is a whole screen; critics then read every
             group's observations.
-        info: names of numbers in the agents' infos, of any of them, that tell of the episode so
-            far; their means over episodes are logged.
+        info: names of numbers in the agents' infos that tell of the episode so far, each in one
+            agent's or the same in several; their means over episodes are logged.
         name: what messages call the environment.
 
     Raises:
@@ -99,6 +101,7 @@ class PettingZooEnv(EnvBase):
         info: Sequence[str] = (),
         num_workers: int = 0,
         start_method: StartMethod = "spawn",
+        timeout: float | None = TIMEOUT,
         name: str | None = None,
     ) -> None:
         if not callable(make):
@@ -117,6 +120,11 @@ class PettingZooEnv(EnvBase):
                 f"{self._where}: num_workers={num_workers!r}, expected 0 (none) to num_envs="
                 f"{num_envs}."
             )
+        if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
+            raise ConfigError(
+                f"{self._where}: timeout={timeout!r}, expected seconds > 0, or None to wait for "
+                "ever."
+            )
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.num_envs, self._team_reward, self._leaving = num_envs, team_reward, leaving
@@ -132,6 +140,7 @@ class PettingZooEnv(EnvBase):
                 num_envs=num_envs,
                 num_workers=num_workers,
                 start_method=start_method,
+                timeout=timeout,
                 **rules,
             )
         else:

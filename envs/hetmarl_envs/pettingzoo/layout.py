@@ -97,14 +97,15 @@ def read_layout(
                 "pettingzoo.ParallelEnv."
             )
     _, infos = env.reset(seed=0)
+    possible = getattr(env, "possible_agents", None) or list(env.agents)
+    pairs = {agent: (env.observation_space(agent), env.action_space(agent)) for agent in possible}
     everyone = []
-    for agent in getattr(env, "possible_agents", None) or list(env.agents):
-        spaces = AgentSpaces(
-            env.observation_space(agent),
-            env.action_space(agent),
-            (infos or {}).get(agent) or {},
-            f"{where}, agent {agent}",
-        )
+    for agent, pair in pairs.items():
+        # one that joins later brings masks if its like, that are there already, do
+        like = [agent, *(other for other in pairs if pairs[other] == pair)]
+        there = next((other for other in like if other in env.agents), None)
+        first = None if there is None else (infos or {}).get(there) or {}
+        spaces = AgentSpaces(*pair, first, f"{where}, agent {agent}")
         everyone.append(Agent(agent, str(agent), spaces))
     names = [agent.name for agent in everyone]
     for name in team or ():

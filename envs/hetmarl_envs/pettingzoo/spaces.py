@@ -30,6 +30,7 @@ class AgentSpaces:
         observation: the agent's observation space.
         action: ``Box`` with finite bounds, ``Discrete`` or ``MultiDiscrete``.
         info: the agent's info after a reset; with an ``action_mask`` in it, masks come from there.
+            None: it is not there yet, and may bring masks or not.
         where: what messages call the environment and agent.
 
     Raises:
@@ -37,7 +38,7 @@ class AgentSpaces:
     """
 
     def __init__(
-        self, observation: Space[Any], action: Space[Any], info: dict[str, Any], where: str
+        self, observation: Space[Any], action: Space[Any], info: dict[str, Any] | None, where: str
     ) -> None:
         from gymnasium import spaces
 
@@ -51,7 +52,7 @@ class AgentSpaces:
                 self._part, observation = next(iter(rest.items()))
             else:
                 observation = spaces.Dict(rest)
-        elif MASK in info:
+        elif info is not None and MASK in info:
             self.mask_in = "info"
         self.observation = observation
         self._flat = not isinstance(observation, spaces.Box)
@@ -64,6 +65,9 @@ class AgentSpaces:
         self.observation_shape: tuple[int, ...] = box.shape
         self.action = action
         self._read_action_space()
+        self._may_lack_mask = info is None and self.mask_in is None
+        if self._may_lack_mask and self.choices:
+            self.mask_in = "info"
 
     def _read_action_space(self) -> None:
         from gymnasium import spaces
@@ -126,6 +130,8 @@ class AgentSpaces:
             ContractError: it is missing, of another size, or leaves nothing to choose.
         """
         mask = (observation if self.mask_in == "observation" else info).get(MASK)
+        if mask is None and self._may_lack_mask:
+            return np.ones(self.width, bool)
         if isinstance(mask, (tuple, list)):  # MultiDiscrete: one mask per component
             mask = np.concatenate([np.ravel(part) for part in mask])
         found = np.ravel(mask).astype(bool) if mask is not None else np.zeros(0, bool)

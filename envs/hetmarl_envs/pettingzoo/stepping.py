@@ -61,11 +61,12 @@ class InProcess:
     ) -> None:
         self.envs, self.layout, self.where = list(envs), layout, where
         self.opponents, self.leaving = opponents, leaving
-        if len({id(env) for env in envs}) < len(self.envs):
+        if len({id(getattr(env, "unwrapped", env)) for env in envs}) < len(self.envs):
             raise ConfigError(f"{where}: make() must make a new environment at every call.")
         self._first, self._total = first, total or len(self.envs)
         rows = len(self.envs)
         self.bind(empty_arrays(layout, rows))
+        self._left = np.zeros((rows, len(layout.team)), bool)  # in this episode: nobody comes back
         self._places: list[tuple[int, Agent, str, int]] = []
         for group, members in layout.groups.items():
             for index, position in enumerate(members):
@@ -102,7 +103,7 @@ class InProcess:
             observations, infos = env.reset(seed=self._seeds[row])
             self._seeds[row] = None  # from here on the environment's own stream
             present = set(env.agents)
-            self.acted[row] = False
+            self.acted[row] = self._left[row] = False
             self.reward[row] = 0.0
             self._observe(row, observations, infos or {}, present)
             self.terminated[row] = self.truncated[row] = False
@@ -155,8 +156,9 @@ class InProcess:
                 )
 
     def _end(self, row: int, cut: set[Any], observations: Mapping[Any, Any]) -> None:
-        """Nobody of the team is left: whoever was cut off would have gone on."""
-        going_on = [agent.id in cut for agent in self.layout.team]
+        """Nobody of the team is left: whoever acted and was cut off would have gone on."""
+        pairs = zip(self.layout.team, self.acted[row], strict=True)
+        going_on = [bool(acted) and agent.id in cut for agent, acted in pairs]
         for agent, on in zip(self.layout.team, going_on, strict=True):
             if on and observations.get(agent.id) is None:
                 raise ContractError(
@@ -176,9 +178,11 @@ class InProcess:
     ) -> None:
         """Writes what the agents see that are ``present``, and those that left in this step."""
         for position, agent, group, index in self._places:
-            here = agent.id in present
+            acted = self.acted[row, position]
+            here = agent.id in present and not self._left[row, position]
             self.alive[row, position] = here
-            found = observations.get(agent.id) if here or self.acted[row, position] else None
+            self._left[row, position] |= acted and not here
+            found = observations.get(agent.id) if here or acted else None
             if found is None and here:
                 raise ContractError(
                     f"{self.where}: agent {agent.name} is in env.agents, but there is no "
@@ -193,7 +197,8 @@ class InProcess:
             elif MASK in info and agent.spaces.choices:
                 raise ContractError(
                     f"{self.where}: agent {agent.name} had no action_mask in its info after the "
-                    "first reset, but has one now. Return it from reset() too."
+                    "first reset, but has one now. Return it from reset() too, for all who have "
+                    "its spaces."
                 )
         for agent in self.layout.others:
             if agent.spaces.mask_in and agent.id in present:
@@ -212,13 +217,25 @@ class InProcess:
             self.info[row, place] = self._told(name, infos)
 
     def _told(self, name: str, infos: Mapping[Any, Any]) -> float:
-        for info in infos.values():
-            if name in info:
-                return float(info[name])
-        raise ContractError(
-            f"{self.where}: no agent's info has '{name}', which is to be told of the episode. "
-            "Return it from reset() and from every step()."
-        )
+        """The number that the team's infos have in common; others' where the team has none."""
+        team = [infos.get(agent.id) for agent in self.layout.team]
+        told = [info[name] for info in team if info and name in info]
+        told = told or [info[name] for info in infos.values() if info and name in info]
+        if not told:
+            raise ContractError(
+                f"{self.where}: no agent's info has '{name}', which is to be told of the episode. "
+                "Return it from reset() and from every step()."
+            )
+        try:
+            numbers = {float(value) for value in told}
+        except (TypeError, ValueError):
+            numbers = set()
+        if len(numbers) != 1:
+            raise ContractError(
+                f"{self.where}: the agents' infos have '{name}' = {told}, expected one number, of "
+                "the whole episode. Return it from one agent, or the same from all."
+            )
+        return numbers.pop()
 
     # ------------------------------------------------------------------ actions
     def _read_actions(self, actions: Mapping[str, Array]) -> dict[Any, Callable[[int], Any]]:
@@ -291,6 +308,7 @@ class InProcess:
     def _arrays(self) -> dict[str, Array]:
         return {
             "alive": self.alive,
+            **({"left": self._left} if self.leaving else {}),
             "terminated": self.terminated,
             "truncated": self.truncated,
             "state": self.state,

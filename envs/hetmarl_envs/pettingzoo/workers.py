@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
+from multiprocessing.util import Finalize
 from typing import Any, Literal
 
 import cloudpickle
@@ -22,12 +25,20 @@ from hetmarl_envs.errors import ConfigError, HetmarlError
 from hetmarl_envs.pettingzoo.layout import Layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents, empty_arrays
+from hetmarl_envs.signals import leave_signals_to_the_main_process
 
 StartMethod = Literal["spawn", "forkserver", "fork"]
 
+TIMEOUT = 600.0
+"""Seconds after which a worker counts as hung, unless told otherwise."""
+CLOSING = 10.0
+"""Seconds that all workers together are given to end by themselves."""
+_WATCH = 1.0
+"""Seconds between two looks: at how long an answer takes, at whether the main process lives."""
+
 
 class WorkerError(HetmarlError, RuntimeError):
-    """A worker process died, or an environment in it failed."""
+    """A worker process died or hung, or an environment in it failed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class InWorkers:
         start_method: of ``multiprocessing``. ``"fork"`` starts at once, but is not safe where the
             process has threads; the others import the packages anew, and need the main script to
             guard its start by ``if __name__ == "__main__":``.
+        timeout: seconds that a step, a reset, or making the environments may take; None: any time.
         opponents, leaving, where: as for ``InProcess``.
     """
 
@@ -68,11 +80,15 @@ class InWorkers:
         num_envs: int,
         num_workers: int,
         start_method: StartMethod,
+        timeout: float | None,
         opponents: Opponents,
         leaving: bool,
         where: str,
     ) -> None:
         self.layout, self.where = layout, where
+        self._timeout = math.inf if timeout is None else timeout
+        self._request = 0  # its number, which answers bear
+        self._answered = True  # otherwise whoever waited was interrupted
         context = multiprocessing.get_context(start_method)
         if start_method == "forkserver":  # its processes then start with everything imported
             context.set_forkserver_preload(["__main__", __name__])
@@ -104,7 +120,9 @@ class InWorkers:
             theirs.close()  # so that its end is seen here when the worker dies
             self._pipes.append(ours)
             self._processes.append(process)
-        self._stop = weakref.finalize(self, _stop, self._processes, self._pipes)
+        # at the program's end before multiprocessing sends SIGTERM, which the workers ignore
+        ends = (self._processes, self._pipes)
+        self._stop = Finalize(self, _stop, ends, exitpriority=10)
         try:
             self._gather(range(num_workers))
         except BaseException:
@@ -123,6 +141,8 @@ class InWorkers:
 
     def step(self, actions: Mapping[str, Array]) -> None:
         """One step of every row whose episode goes on."""
+        if not self._answered:  # a worker may still be reading the actions of the step before
+            self._ask("wait", [None] * len(self._rows))
         for group, array in self._actions.items():
             array[...] = actions[group]
         self._ask("step", [None] * len(self._rows))
@@ -166,66 +186,109 @@ class InWorkers:
         )
 
     def close(self) -> None:
-        """Closes the environments and ends the processes; whoever does not end is killed."""
+        """Closes the environments and ends the processes; whoever does not end soon is killed."""
         self._stop()
 
     # ------------------------------------------------------------------ talking to the workers
     def _ask(
         self, command: str, arguments: list[Any], workers: Sequence[int] | None = None
     ) -> list[Any]:
-        if not self._stop.alive:
+        if not self._stop.still_active():
             raise WorkerError(f"{self.where} is closed; make a new one.")
         asked = range(len(self._pipes)) if workers is None else workers
-        for worker, argument in zip(asked, arguments, strict=True):
-            with contextlib.suppress(OSError):  # a dead one is reported below
-                self._pipes[worker].send((command, argument))
+        self._request, self._answered = self._request + 1, False
+        with self._whole_messages():
+            for worker, argument in zip(asked, arguments, strict=True):
+                with contextlib.suppress(OSError):  # a dead one is reported below
+                    self._pipes[worker].send((self._request, command, argument))
         return self._gather(asked)
 
     def _gather(self, workers: Sequence[int]) -> list[Any]:
         """Every worker's answer; all are taken before the first error is raised."""
+        self._patience = self._timeout
         answers = [self._answer(worker) for worker in workers]
+        self._answered = True
         failures = [error for _, error in answers if error is not None]
         if failures:
-            if isinstance(failures[0], WorkerError):
+            if any(isinstance(failure, WorkerError) for failure in failures):
                 self.close()
             raise failures[0]
         return [value for value, _ in answers]
 
     def _answer(self, worker: int) -> tuple[Any, BaseException | None]:
-        pipe, process = self._pipes[worker], self._processes[worker]
         try:
-            wait([pipe, process.sentinel])
-            if pipe.poll():
-                return pipe.recv()
+            while self._comes(worker):
+                with self._whole_messages():
+                    request, value, error = self._pipes[worker].recv()
+                if request == self._request:  # no answer to one that was interrupted
+                    return value, error
         except (EOFError, OSError):
-            pass
+            return None, self._died(worker)
+        return None, WorkerError(
+            f"{self._name(worker)}, did not answer within {self._timeout:g} seconds and was ended. "
+            "Make the environment with num_workers=0 to see where it hangs; where steps, resets or "
+            "the start do take that long, pass a longer timeout (None: wait for ever)."
+        )
+
+    def _comes(self, worker: int) -> bool:
+        """Waits for a message; False when the patience with this request is at its end.
+
+        It is counted in short waits, so that a job that was suspended has not run out of it.
+        """
+        while not self._pipes[worker].poll(min(_WATCH, self._patience)):
+            if self._patience <= 0:
+                return False
+            self._patience -= min(_WATCH, self._patience)
+        return True
+
+    @contextlib.contextmanager
+    def _whole_messages(self) -> Iterator[None]:
+        """Whoever is interrupted within a message cannot go on: the rest would be read as one."""
+        try:
+            yield
+        except (EOFError, OSError):
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def _died(self, worker: int) -> WorkerError:
+        process = self._processes[worker]
         process.join(1)
-        code, rows = process.exitcode, self._rows[worker]
+        code = process.exitcode
         reason = f"exit code {code}"
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):
                 reason = f"killed by {signal.Signals(-code).name}"
-        return None, WorkerError(
+        return WorkerError(
+            f"{self._name(worker)}, died ({reason}). Make the environment with num_workers=0 to "
+            "see where; on SIGKILL look at the memory (num_envs)."
+        )
+
+    def _name(self, worker: int) -> str:
+        rows = self._rows[worker]
+        return (
             f"{self.where}: worker {worker} of {len(self._pipes)}, which steps environments "
-            f"{rows.start} to {rows.stop - 1}, died ({reason}). Make the environment with "
-            "num_workers=0 to see where; on SIGKILL look at the memory (num_envs)."
+            f"{rows.start} to {rows.stop - 1}"
         )
 
 
 def _stop(processes: list[Any], pipes: list[Connection]) -> None:
     for pipe in pipes:
         with contextlib.suppress(OSError):
-            pipe.send(("close", None))
-    for process in processes:
-        process.join(5)
-        if process.is_alive():
-            process.terminate()
-            process.join(2)
-        if process.is_alive():
+            pipe.send((0, "close", None))
+    end = time.monotonic() + CLOSING
+    try:
+        for process in processes:
+            process.join(max(0.0, end - time.monotonic()))
+    finally:  # also where whoever waits is interrupted
+        left = [process for process in processes if process.is_alive()]
+        for process in left:
             process.kill()
+        for process in left:
             process.join()
-    for pipe in pipes:
-        pipe.close()
+        for pipe in pipes:
+            pipe.close()
 
 
 # ---------------------------------------------------------------------- shared memory
@@ -254,9 +317,20 @@ def _views(memory: Any, shapes: Mapping[tuple[str, str], Array]) -> dict[tuple[s
 
 
 # ---------------------------------------------------------------------- in the worker
+def _end_with_the_main_process() -> None:
+    """No worker outlives it for long, however it ended, and whatever the worker is stuck in."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+    child = os.getppid() == main.pid  # or that of a fork server
+    while os.getppid() == main.pid if child else main.is_alive():
+        time.sleep(_WATCH)
+    time.sleep(CLOSING)  # for those who see the pipe's end and close their environments
+    os._exit(1)
+
+
 def _work(task_bytes: bytes, memory: Any, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's affair
-    parent = os.getppid()
+    leave_signals_to_the_main_process()
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
     task: _Task = cloudpickle.loads(task_bytes)
     rows: InProcess | None = None
     envs: list[Any] = []
@@ -277,27 +351,24 @@ def _work(task_bytes: bytes, memory: Any, pipe: Connection) -> None:
         shared = {key: array[mine] for key, array in _views(memory, shapes).items()}
         rows.bind(shared)
         actions = {key[1]: array for key, array in shared.items() if key[0] == "action"}
-        _send(pipe, None, None)
+        _send(pipe, 0, None, None)
     except Exception as error:
-        _send(pipe, None, error)
+        _send(pipe, 0, None, error)
         return
     while True:
-        while not pipe.poll(1.0):  # a parent that was killed sends nothing
-            if os.getppid() != parent:
-                return
         try:
-            command, argument = pipe.recv()
+            request, command, argument = pipe.recv()
         except (EOFError, OSError):
-            return
+            command = "close"
         if command == "close":
             for env in envs:
                 with contextlib.suppress(Exception):
                     env.close()
             return
         try:
-            _send(pipe, _do(rows, command, argument, actions, task.rows.start), None)
+            _send(pipe, request, _do(rows, command, argument, actions, task.rows.start), None)
         except Exception as error:
-            _send(pipe, None, error)
+            _send(pipe, request, None, error)
 
 
 def _do(
@@ -311,12 +382,14 @@ def _do(
         return rows.render(argument - first)
     if command == "state_dict":
         return rows.state_dict()
+    if command == "wait":
+        return None
     return getattr(rows, command)(argument)  # seed, load_state_dict
 
 
-def _send(pipe: Connection, value: Any, error: Exception | None) -> None:
+def _send(pipe: Connection, request: int, value: Any, error: Exception | None) -> None:
     """Errors of ours go as they are, those of others with the place where they arose."""
     if error is not None and not isinstance(error, HetmarlError):
         lines = "".join(traceback.format_exception(error))
         error = WorkerError(f"an environment in a worker process failed:\n{lines}")
-    pipe.send((value, error))
+    pipe.send((request, value, error))

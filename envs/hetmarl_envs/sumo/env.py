@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hetmarl_envs.pettingzoo.env import PettingZooEnv, TeamReward
+from hetmarl_envs.pettingzoo.workers import TIMEOUT
 from hetmarl_envs.registry import check_options
 from hetmarl_envs.sumo.networks import simulation_arguments
 from hetmarl_envs.sumo.simulator import INFO, SumoSimulator
@@ -40,6 +41,8 @@ class SumoEnv(PettingZooEnv):
             the network's.
         device: where the tensors are; simulations compute on the CPU.
         team_reward: ``"mean"`` or ``"sum"`` of the junctions' rewards.
+        timeout: seconds after which a simulation counts as hung that has not answered, see
+            ``PettingZooEnv``.
         **options: ``networks.simulation_arguments``.
 
     Raises:
@@ -55,6 +58,7 @@ class SumoEnv(PettingZooEnv):
         seed: int = 0,
         device: torch.device | str | None = "cpu",
         team_reward: TeamReward = "mean",
+        timeout: float | None = TIMEOUT,
         **options: Any,
     ) -> None:
         check_options(simulation_arguments, options, f"sumo/{task}")
@@ -69,6 +73,7 @@ class SumoEnv(PettingZooEnv):
             info=INFO,
             num_workers=num_envs,  # SUMO's library has one simulation per process
             start_method="forkserver",
+            timeout=timeout,
             name=f"sumo/{task}",
         )
         self.max_steps: int = arguments["num_seconds"] // arguments["delta_time"]
