@@ -11,17 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-
-def session(leader: int) -> dict[int, str]:
-    """Living processes of the session that process ``leader`` leads, and their command lines."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == leader and fields[0] != "Z":
-                line = (entry / "cmdline").read_text().replace("\0", " ")
-                found[int(entry.name)] = line
-    return found
+from tests.processes import session_of
 
 
 @contextmanager
@@ -45,7 +35,7 @@ def started(directory: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
             time.sleep(0.2)
         yield run
     finally:
-        for process in session(run.pid):  # of this test's own run alone
+        for process in session_of(run.pid):  # of this test's own run alone
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         run.wait()
@@ -53,6 +43,6 @@ def started(directory: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
 
 def gone(leader: int, seconds: float = 40) -> bool:
     end = time.monotonic() + seconds
-    while session(leader) and time.monotonic() < end:
+    while session_of(leader) and time.monotonic() < end:
         time.sleep(0.2)
-    return not session(leader)
+    return not session_of(leader)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import session_of
+
 from .conftest import TINY
-from .running import gone, session, started
+from .running import gone, started
 
 COMMAND = [sys.executable, "-m", "hetmarl.cli.main", "train", *TINY]
 ASYNC = ["data.mode=async", "data.actors=2", "run_dir=run"]
@@ -22,7 +24,7 @@ CHECKPOINTS = "checkpoint.interval_frames=400"
 
 
 def actors(leader: int) -> list[int]:
-    return sorted(p for p, line in session(leader).items() if "spawn_main" in line)
+    return sorted(p for p, line in session_of(leader).items() if "spawn_main" in line)
 
 
 @pytest.mark.slow
@@ -41,7 +43,7 @@ def test_no_actor_outlives_the_learner(
     with started(tmp_path, *COMMAND, *ASYNC, *LONG) as run:
         assert len(actors(run.pid)) == 2
         stop(run)
-        assert gone(run.pid), session(run.pid)
+        assert gone(run.pid), session_of(run.pid)
         if run.wait() != -signal.SIGKILL:  # it still had actors to finish the iteration with
             assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists(), run.communicate()[0]
 

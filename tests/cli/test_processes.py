@@ -10,10 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from hetmarl.checkpoint import load_plain
+from tests.processes import session_of
 from tests.resume.runs import difference, metrics
 
 from .conftest import ON_POLICY, TINY
-from .running import gone, session, started
+from .running import gone, started
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = [sys.executable, str(ROOT / "recipes" / "train.py")]
@@ -93,7 +94,7 @@ def test_two_processes_stop_together(whom: str, tmp_path: Path) -> None:
         else:
             os.killpg(run.pid, signal.SIGINT)
         output = run.communicate(timeout=120)[0]
-        assert gone(run.pid), session(run.pid)
+        assert gone(run.pid), session_of(run.pid)
     assert run.returncode == (143 if whom == "the first" else 130), output
     assert "Go on with: hetmarl train run_dir=run resume=last" in output
     last = load_plain(tmp_path / "run" / "checkpoints" / "last.ckpt")

@@ -33,6 +33,7 @@ from hetmarl_envs.sc2sim.scenarios import SCENARIOS
 from hetmarl_envs.smacv2.process import GameProcess
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
+from tests.processes import group_of
 
 MISSING = get_family("smacv2").missing()
 plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
@@ -73,20 +74,6 @@ def play(env: Any, steps: int, seed: int = 0, data: Any = None) -> tuple[Any, An
         stepped, data = env.step_and_maybe_reset(write_random_actions(data, spec, generator))
         seen.append(stepped)
     return torch.stack(seen, dim=1), data
-
-
-def family_of(pid: int) -> set[int]:
-    """Processes of the group that a worker leads."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == pid and fields[0] != "Z":
-                found.add(int(entry.name))
-    return found
 
 
 # ---------------------------------------------------------------------- names, options, pictures
@@ -442,7 +429,7 @@ def test_a_lost_game_costs_its_episode_only(
     _, data = play(env, 5)
     _, other = play(undisturbed, 5)
     worker = env.pids[0]
-    (game,) = family_of(worker) - {worker}
+    (game,) = set(group_of(worker)) - {worker}
     pid, sign = {
         "game killed": (game, signal.SIGKILL),
         "worker killed": (worker, signal.SIGKILL),
@@ -460,7 +447,7 @@ def test_a_lost_game_costs_its_episode_only(
     assert "game 0 is lost" in caplog.text
     assert torch.equal(seen["state"][1, :2], expected["state"][1, :2]), "the other one goes on"
     assert seen["next", "done"][0, 1:].any(), "and so does this one"
-    assert not family_of(worker), "nothing is left of the lost game"
+    assert not group_of(worker), "nothing is left of the lost game"
 
 
 @plays
@@ -479,7 +466,7 @@ def test_signals_to_a_whole_job_are_for_the_environment_to_follow(
     os.kill(worker, signal.SIGSTOP)  # who does not end when asked to is killed
     monkeypatch.setattr("hetmarl_envs.smacv2.games.CLOSING", 0.2)
     env.close()
-    assert not family_of(worker)
+    assert not group_of(worker)
 
 
 @plays
@@ -506,7 +493,7 @@ def test_ctrl_c_while_games_are_waited_for_costs_their_episodes_only(
     assert torch.equal(ended["state"], data["state"]), "as it was last seen"
     env.set_seed(6)
     assert torch.equal(env.reset()["state"], make("3m", num_envs=2, seed=6).reset()["state"])
-    assert not any(family_of(worker) for worker in workers), "nothing is left of the old games"
+    assert not any(group_of(worker) for worker in workers), "nothing is left of the old games"
 
 
 @plays
@@ -590,7 +577,7 @@ def test_nothing_is_left_behind(simulator: Path, tmp_path: Path, how: str) -> No
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         pids = [int(word) for word in process.stdout.readline().split()]
-        assert all(len(family_of(pid)) == 2 for pid in pids), "a worker and its game, no more"
+        assert all(len(group_of(pid)) == 2 for pid in pids), "a worker and its game, no more"
         assert len(list(tmp_path.iterdir())) == 2
         print(how, file=process.stdin, flush=True)
         process.stdout.readline()  # empty where it has ended
@@ -598,8 +585,8 @@ def test_nothing_is_left_behind(simulator: Path, tmp_path: Path, how: str) -> No
             process.send_signal(signal.Signals[how])
             process.wait()
         deadline = time.monotonic() + 15
-        while any(map(family_of, pids)) and time.monotonic() < deadline:
+        while any(map(group_of, pids)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        left = [*filter(None, map(family_of, pids))], list(tmp_path.iterdir())
+        left = [*filter(None, map(group_of, pids))], list(tmp_path.iterdir())
         process.kill()
     assert left == ([], [])

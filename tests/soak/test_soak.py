@@ -9,6 +9,7 @@ import gc
 import os
 import random
 import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hetmarl_envs import TeamSpec, make_env
 from hetmarl_envs.contract import write_random_actions
 from hetmarl_envs.registry import get_family
 from hetmarl_envs.sc2sim import install
+from tests.processes import group_of
 
 pytestmark = pytest.mark.soak
 FRAMES, GAME_FRAMES, DISTURB_EVERY = 1_000_000, 50_000, 2_500
@@ -61,6 +63,9 @@ def test_a_million_frames_leave_no_trace(task: str, num_envs: int) -> None:
 def test_games_that_die_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every disturbance costs one game its episode, and nothing else."""
     monkeypatch.setenv("SC2PATH", str(install(tmp_path / "game")))
+    files = tmp_path / "files"
+    files.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(files))
     chance = random.Random(0)
     env: Any = make_env("smacv2/3m", num_envs=4, seed=0, timeout=5.0)
     spec, generator = TeamSpec.from_env(env), torch.Generator().manual_seed(0)
@@ -83,7 +88,7 @@ def test_games_that_die_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert max(mine[1:]) - mine[0] < GROWTH, mine
     assert max(workers[1:]) - workers[0] < GROWTH, workers
     assert not any(group_of(pid) for pid in pids)
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob(f"hetmarl-smacv2-{os.getpid()}-*"))
+    assert not list(files.iterdir())
 
 
 def disturb(worker: int, chance: random.Random) -> None:
@@ -91,17 +96,3 @@ def disturb(worker: int, chance: random.Random) -> None:
     game = next(pid for pid in group_of(worker) if pid != worker)
     kill, hang = signal.SIGKILL, signal.SIGSTOP
     os.kill(*chance.choice([(worker, kill), (game, kill), (game, hang)]))
-
-
-def group_of(leader: int) -> set[int]:
-    """Living processes of the group that ``leader`` leads."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == leader and fields[0] != "Z":
-                found.add(int(entry.name))
-    return found
