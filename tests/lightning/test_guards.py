@@ -130,6 +130,14 @@ def test_supported_precisions_pass(precision: Any) -> None:
     check_trainer(Trainer(accelerator="cpu", logger=False, precision=precision))
 
 
+def test_a_device_without_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``accelerator=auto`` takes it on Apple's machines."""
+    trainer = Trainer(accelerator="cpu", logger=False)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("mps"))
+    with pytest.raises(ConfigError, match=r"double precision.*Set trainer.accelerator=cpu"):
+        check_trainer(trainer)
+
+
 def test_the_callback_refuses_at_the_start_of_fit(fit_tiny: FitTiny) -> None:
     with pytest.raises(ConfigError, match="16-true"):
         fit_tiny(2, precision="16-true", callbacks=[RefuseUnsupported()])

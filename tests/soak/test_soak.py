@@ -22,7 +22,7 @@ from hetmarl.networks import NetworkConfig, TeamPolicy
 from hetmarl_envs import TeamSpec, make_env
 from hetmarl_envs.contract import write_random_actions
 from hetmarl_envs.registry import get_family
-from hetmarl_envs.sc2sim import install
+from hetmarl_envs.sc2sim.install import install
 from tests.processes import group_of
 
 pytestmark = pytest.mark.soak
