@@ -53,7 +53,7 @@ def test_a_dead_actor_is_named_and_the_run_resumes(tmp_path: Path) -> None:
     with started(tmp_path, *COMMAND, *ASYNC, *LONG, CHECKPOINTS) as run:
         victim = actors(run.pid)[1]
         os.kill(victim, signal.SIGKILL)
-        output = run.communicate(timeout=60)[0]
+        output = run.communicate(timeout=240)[0]
         assert run.returncode == 2, output
         assert "has died (its process ended with exit code -9)" in output
         assert "hetmarl: actor " in output

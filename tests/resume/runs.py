@@ -160,8 +160,9 @@ def result(run_dir: Path, data: TeamData) -> dict[str, Any]:
     best = load_plain(run_dir / "checkpoints" / "best.ckpt")
     companion = load_plain(run_dir / "resume" / last["hetmarl_companion"]["file"])
     for rank in companion["ranks"]:
-        # memory in a ring: what lies outside of the visible part may differ
-        rank.get("replay", {}).pop("arrays", None)
+        # memory is a ring, and smaller: what lies outside of the visible part may differ
+        for name in ("arrays", "slots"):
+            rank.get("replay", {}).pop(name, None)
     return {
         "last": {k: last[k] for k in ("state_dict", "optimizer_states", "global_step", "loops")},
         "best": best["state_dict"],

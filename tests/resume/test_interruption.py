@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,12 @@ class Signals(Callback):
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _usual_signals() -> Iterator[None]:
+    """As in a terminal: what a shell starts in the background may ignore Ctrl-C."""
     quiet_lightning()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
