@@ -21,7 +21,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,11 +31,15 @@ import torch
 from learn_docs import filled
 from learn_report import markdown, plot, status
 from learn_runs import Results, Run, locked, read_suite, write_csv
+from tensordict import TensorDictBase
+from torchrl.envs import EnvBase
 
 from hetmarl.curves import read_curve, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 EPISODES_OF_RANDOM = 20
+BATTLES_AT_ONCE = 40
+SEED_OF_BATTLES = 100_000
 
 
 # ---------------------------------------------------------------------- training
@@ -111,11 +115,14 @@ def record(
     """Writes the run's curve, then its row."""
     curve = read_curve(run_dir)
     metrics = read_metrics(run_dir)
+    columns = {"return_mean": curve.mean, "return_std": curve.spread}
+    if run.battles:
+        columns["won"] = read_curve(run_dir, "eval/battle_won_mean").mean
     points = [
-        (int(frames), f"{mean:.6g}", f"{spread:.6g}")
-        for frames, mean, spread in zip(curve.frames, curve.mean, curve.spread, strict=True)
+        (int(frames), *(f"{value:.6g}" for value in values))
+        for frames, *values in zip(curve.frames, *columns.values(), strict=True)
     ]
-    write_csv(results.curve(run), ("frames", "return_mean", "return_std"), points)
+    write_csv(results.curve(run), ("frames", *columns), points)
     random_mean, random_std = random_return(run_dir)
     row = run.identity | {
         "return_mean": f"{curve.mean[-1]:.6g}",
@@ -127,6 +134,9 @@ def record(
         "versions": versions(),
         **circumstances,
     }
+    if run.battles:
+        won, random_won = battles_won(run_dir, run.battles)
+        row |= {"won": f"{won}", "random_won": f"{random_won}", "battles": f"{run.battles}"}
     results.add(row)
     return row
 
@@ -137,13 +147,36 @@ def random_return(run_dir: Path) -> tuple[float, float]:
     from hetmarl.cli.train import EnvFactory
     from hetmarl.conf import resolve
     from hetmarl.data import evaluate
-    from hetmarl_envs.contract import TeamSpec, write_random_actions
 
     env = EnvFactory(resolve(read_config(run_dir)).train.task)(num_envs=EPISODES_OF_RANDOM, seed=0)
-    spec, generator = TeamSpec.from_env(env), torch.Generator().manual_seed(0)
-    result = evaluate(lambda data: write_random_actions(data, spec, generator), env)
+    result = evaluate(random_policy(env), env)
     env.close()
     return result["return_mean"], result["return_std"]
+
+
+def battles_won(run_dir: Path, battles: int) -> tuple[int, int]:
+    """How many battles the last checkpoint wins, and uniform actions, on seeds of their own."""
+    from hetmarl.cli.trained import load_run
+    from hetmarl.data import evaluate
+
+    _, make_env, trained, _ = load_run(str(run_dir), "last")
+    at_once = math.gcd(battles, BATTLES_AT_ONCE)
+    won = []
+    for choose in (lambda env: trained, random_policy):
+        env = make_env(num_envs=at_once, seed=SEED_OF_BATTLES)
+        policy = choose(env)
+        played = [evaluate(policy, env) for _ in range(battles // at_once)]
+        env.close()
+        won.append(round(sum(result["battle_won_mean"] * at_once for result in played)))
+    return won[0], won[1]
+
+
+def random_policy(env: EnvBase) -> Callable[[TensorDictBase], TensorDictBase]:
+    """Uniform among what is allowed."""
+    from hetmarl_envs.contract import TeamSpec, write_random_actions
+
+    spec, generator = TeamSpec.from_env(env), torch.Generator().manual_seed(0)
+    return lambda data: write_random_actions(data, spec, generator)
 
 
 def commit() -> str:

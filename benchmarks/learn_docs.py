@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from learn_report import interval, lines
+from learn_report import Line, interval, lines, wilson
 from learn_runs import Results, Run, read_suite
 
 MARK = re.compile(r"(<!-- learned: (.+?) -->\n).*?(<!-- end of learned -->)", re.DOTALL)
@@ -41,11 +41,14 @@ def filled(text: str, suites: Path, results: Results) -> str:
 
 def line_table(runs: Sequence[Run], results: Results) -> str:
     """A line per task and label, its mean over the seeds and half of the 95 % interval."""
+    found = lines(runs, results)
+    if found and found[0].battles:
+        return battle_table(found)
     text = [
         "| task | | frames | last evaluation of each seed | mean ± 95 % | random | minutes a run |",
         "|---|---|---|---|---|---|---|",
     ]
-    for line in lines(runs, results):
+    for line in found:
         finals, minutes = line.finals, line.seconds / 60
         half = f" ± {number(float(interval(finals)))}" if len(finals) > 1 else ""
         spent = sorted({f"{minutes.min():.0f}", f"{minutes.max():.0f}"}, key=int)
@@ -55,6 +58,25 @@ def line_table(runs: Sequence[Run], results: Results) -> str:
             f"| {' to '.join(spent)} |"
         )
     return "\n".join(text) if len(text) > 2 else "*Not run yet.*"
+
+
+def battle_table(found: Sequence[Line]) -> str:
+    """A line per task and label: battles won of all seeds together, with the 95 % interval."""
+    text = [
+        "| task | | frames | seeds | battles won (95 %) | random wins | return | minutes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in found:
+        seeds = len(line.finals)
+        played, won = line.battles * seeds, int(line.won.sum())
+        low, high = wilson(won, played)
+        text.append(
+            f"| `{line.task}` | {line.label} | {line.frames:,} | {seeds} "
+            f"| {won / played:.0%} of {played:,} ({low:.0%} to {high:.0%}) "
+            f"| {line.random_won.sum() / played:.0%} | {number(line.finals.mean())} "
+            f"| {number(line.seconds.mean() / 60)} |"
+        )
+    return "\n".join(text)
 
 
 def grid_table(runs: Sequence[Run], results: Results) -> str:

@@ -27,6 +27,9 @@ class Line(NamedTuple):
     best: np.ndarray
     random: np.ndarray
     seconds: np.ndarray
+    won: np.ndarray | None
+    random_won: np.ndarray | None
+    battles: int
 
 
 def lines(runs: Sequence[Run], results: Results) -> list[Line]:
@@ -42,9 +45,21 @@ def lines(runs: Sequence[Run], results: Results) -> list[Line]:
                 np.array([float(row[column]) for _, row in rows])
                 for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
             )
-            finished = [run for run, _ in rows]
-            found.append(Line(task, label, members[0].frames, finished, *columns))
+            finished, battles = [run for run, _ in rows], members[0].battles
+            won = [
+                np.array([int(row[column]) for _, row in rows]) if battles else None
+                for column in ("won", "random_won")
+            ]
+            found.append(Line(task, label, members[0].frames, finished, *columns, *won, battles))
     return found
+
+
+def wilson(won: int, battles: int) -> tuple[float, float]:
+    """95 % interval of a win rate (Wilson 1927)."""
+    z = 1.96
+    centre = (won + z**2 / 2) / (battles + z**2)
+    half = z / (battles + z**2) * math.sqrt(won * (battles - won) / battles + z**2 / 4)
+    return centre - half, centre + half
 
 
 def interval(values: np.ndarray) -> np.ndarray:
@@ -81,7 +96,10 @@ def markdown(runs: Sequence[Run], results: Results) -> str:
 
 
 def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> list[Path]:
-    """One image per task: every seed thin, their mean and its 95 % interval, the random policy."""
+    """One image per task: every seed thin, their mean and its 95 % interval, the random policy.
+
+    Of the share of battles won where the suite's runs have it, else of the return.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
 
@@ -93,6 +111,8 @@ def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> lis
             continue
         figure = Figure(figsize=(7.0, 4.2), dpi=120, layout="constrained")
         axes = figure.subplots()
+        battles = members[0].battles
+        column, what = (3, "battles won") if battles else (1, "evaluation return")
         for line in members:
             curves = [
                 np.loadtxt(results.curve(run), delimiter=",", skiprows=1, ndmin=2)
@@ -100,7 +120,7 @@ def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> lis
             ]
             shortest = min(len(curve) for curve in curves)
             frames = curves[0][:shortest, 0]
-            values = np.stack([curve[:shortest, 1] for curve in curves])
+            values = np.stack([curve[:shortest, column] for curve in curves])
             mean, half = values.mean(0), interval(values)
             name = f"{line.label} ({len(curves)} seeds)" if len(curves) > 1 else line.label
             (drawn,) = axes.plot(frames, mean, label=name, linewidth=2)
@@ -109,10 +129,11 @@ def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> lis
                 frames, mean - half, mean + half, color=color, alpha=0.18, linewidth=0
             )
             for curve in curves:
-                axes.plot(curve[:, 0], curve[:, 1], color=color, alpha=0.45, linewidth=0.8)
-        random = np.concatenate([line.random for line in members]).mean()
+                axes.plot(curve[:, 0], curve[:, column], color=color, alpha=0.45, linewidth=0.8)
+        chance = [line.random_won / battles if battles else line.random for line in members]
+        random = np.concatenate(chance).mean()
         axes.axhline(random, color="gray", linestyle="--", label="random")
-        axes.set(title=task, xlabel="frames", ylabel="evaluation return")
+        axes.set(title=task, xlabel="frames", ylabel=what)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         axes.legend()

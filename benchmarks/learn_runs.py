@@ -16,7 +16,7 @@ from hetmarl.curves import replaced
 
 COLUMNS = (
     "task algo label seed frames overrides return_mean return_std best_mean random_mean random_std "
-    "wall_seconds threads commit versions"
+    "won random_won battles wall_seconds threads commit versions"
 ).split()
 
 
@@ -30,11 +30,12 @@ class Run:
     seed: int
     frames: int
     overrides: tuple[str, ...]
+    battles: int = 0
 
     @property
     def name(self) -> str:
-        """Of files: ``<task>-<label>-<frames>-seed<seed>``, the task without its family."""
-        task = self.task.partition("/")[2] or self.task
+        """Of files: ``<family>_<task>-<label>-<frames>-seed<seed>``."""
+        task = self.task.replace("/", "_")
         return f"{task}-{self.label}-{self.frames}-seed{self.seed}"
 
     @property
@@ -53,7 +54,8 @@ class Run:
 def read_suite(name: str, file: Path) -> list[Run]:
     """The runs of a suite, seed by seed, so that every entry has a result early.
 
-    An entry's ``algo`` may be a list; ``{algo}`` in its overrides then stands for each.
+    An entry's ``algo`` may be a list; ``{algo}`` in its overrides then stands for each. With
+    ``battles`` its last checkpoint plays so many at the end, on seeds that training never saw.
     """
     suites: Any = OmegaConf.to_container(OmegaConf.load(file))
     if name not in suites:
@@ -66,6 +68,7 @@ def read_suite(name: str, file: Path) -> list[Run]:
             seed,
             int(entry["frames"]),
             tuple(str(text).replace("{algo}", algo) for text in entry.get("overrides") or ()),
+            int(entry.get("battles", 0)),
         )
         for entry in suites[name]
         for algo in ([entry["algo"]] if isinstance(entry["algo"], str) else entry["algo"])
@@ -106,7 +109,8 @@ class Results:
             same = ("task", "label", "seed", "frames")
             kept = [old for old in self.rows() if any(old[key] != row[key] for key in same)]
             rows = sorted([*kept, row], key=lambda r: (r["task"], r["label"], int(r["seed"])))
-            write_csv(self.table, COLUMNS, [[r[column] for column in COLUMNS] for r in rows])
+            cells = [[row.get(column, "") for column in COLUMNS] for row in rows]
+            write_csv(self.table, COLUMNS, cells)
 
 
 @contextmanager

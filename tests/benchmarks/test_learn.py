@@ -6,7 +6,7 @@ import csv
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,14 +28,15 @@ run_dir = Path(given["run_dir"])
 metrics, last = run_dir / "metrics.csv", run_dir / "checkpoints" / "last.ckpt"
 start = int(last.read_text()) if given.get("resume") == "last" else 0
 if start == 0:
-    metrics.write_text("frames,time/elapsed_seconds,eval/return_mean,eval/return_std\\n")
+    names = "time/elapsed_seconds,eval/return_mean,eval/return_std,eval/battle_won_mean"
+    metrics.write_text(f"frames,{names}\\n")
 die_at = run_dir.parent / "die_at"
 for frames in range(start + 100, int(given["total_frames"]) + 1, 100):
     if die_at.exists() and frames == int(die_at.read_text()):
         die_at.unlink()
         sys.exit(3)
     with metrics.open("a") as file:
-        file.write(f"{frames},{frames / 10},{frames + int(given['seed'])},1\\n")
+        file.write(f"{frames},{frames / 10},{frames + int(given['seed'])},1,{frames / 1000}\\n")
     last.write_text(str(frames))
 with (run_dir.parent / "started").open("a") as file:
     file.write(f"{given['seed']} from {start}\\n")
@@ -91,7 +92,9 @@ def test_a_suite_survives_a_killed_run(
         ("2", "502", "50"),
     ]
     curve = np.loadtxt(
-        tmp_path / "results" / "curves" / "game-hasac-500-seed0.csv", delimiter=",", skiprows=1
+        tmp_path / "results" / "curves" / "family_game-hasac-500-seed0.csv",
+        delimiter=",",
+        skiprows=1,
     )
     assert curve[:, 0].tolist() == [100, 200, 300, 400, 500]
 
@@ -109,7 +112,7 @@ def test_a_run_killed_before_its_row_is_recorded_and_not_repeated(
 def test_a_run_in_other_hands_is_left_alone(
     learn: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with learn.locked(tmp_path / "runs" / "game-hasac-500-seed0.lock"):
+    with learn.locked(tmp_path / "runs" / "family_game-hasac-500-seed0.lock"):
         assert learn.main(["run", "small", *arguments]) == 0
     assert "seed0: is being trained by another process" in capsys.readouterr().out
     assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
@@ -176,6 +179,52 @@ def test_tables_of_the_documentation(
     assert "*Not run yet.*" in made
 
 
+def test_battles_won(
+    learn: ModuleType, tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites = tmp_path / "suites.yaml"
+    suites.write_text(suites.read_text().replace("seeds: [0, 1, 2]", "seeds: [0, 1], battles: 50"))
+    monkeypatch.setattr(learn, "battles_won", lambda run_dir, battles: (battles - 10, 1))
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert [(row["won"], row["random_won"], row["battles"]) for row in rows(tmp_path)] == [
+        ("40", "1", "50")
+    ] * 2
+    curve = tmp_path / "results" / "curves" / "family_game-hasac-500-seed1.csv"
+    assert curve.read_text().splitlines()[-1] == "500,501,1,0.5"
+    page = "<!-- learned: small -->\n<!-- end of learned -->"
+    made = learn.filled(page, suites, learn.Results(tmp_path / "results"))
+    # 80 of 100: (80 + z²/2 ± z √(80 · 20 / 100 + z²/4)) / (100 + z²), z = 1.96
+    assert "| `family/game` | hasac | 500 | 2 | 80% of 100 (71% to 87%) | 2% | 500 |" in made
+    assert learn.main(["plot", "small", *arguments]) == 0
+
+
+def test_battles_are_played_in_parts(learn: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, by the last checkpoint, on seeds far from training's."""
+    import hetmarl.cli.trained
+    import hetmarl.data
+
+    made: list[tuple[int, int]] = []
+    played: list[object] = []
+
+    def make_env(num_envs: int, seed: int) -> SimpleNamespace:
+        made.append((num_envs, seed))
+        return SimpleNamespace(close=lambda: None)
+
+    def load_run(run_dir: str, checkpoint: str) -> tuple[object, ...]:
+        return None, make_env, checkpoint, None
+
+    def evaluate(policy: object, env: object) -> dict[str, float]:
+        played.append(policy)
+        return {"battle_won_mean": 0.7 if policy == "last" else 0.1}
+
+    monkeypatch.setattr(hetmarl.cli.trained, "load_run", load_run)
+    monkeypatch.setattr(hetmarl.data, "evaluate", evaluate)
+    monkeypatch.setattr(learn, "random_policy", lambda env: "random")
+    assert learn.battles_won(Path("run"), 30) == (21, 3)
+    assert made == [(10, 100_000)] * 2
+    assert played == ["last"] * 3 + ["random"] * 3
+
+
 def test_other_overrides_are_another_run(
     learn: ModuleType, tmp_path: Path, arguments: list[str]
 ) -> None:
@@ -204,7 +253,7 @@ def test_a_run_of_unknown_overrides_is_refused(
         (runs / "die_at").write_text("300")  # the first run
     learn.main(["run", "small", *arguments])
     table.unlink()
-    (settings := runs / "game-hasac-500-seed0.settings").unlink()
+    (settings := runs / "family_game-hasac-500-seed0.settings").unlink()
     assert learn.main(["run", "small", *arguments]) == 1
     assert f"put them in {settings}" in capsys.readouterr().out
     assert [row["seed"] for row in rows(tmp_path)] == ["1", "2"]
