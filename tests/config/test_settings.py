@@ -383,6 +383,26 @@ def test_traffic(settings: Compose) -> None:
     assert train.num_envs * train.data.rollout_steps == 720, "two episodes of an hour"
 
 
+STALKERS, ZEALOTS = ["ally_0", "ally_1", "ally_2"], [f"ally_{i}" for i in range(3, 8)]
+
+
+@pytest.mark.parametrize("algorithm", ["happo", "hatrpo", "hamdpo", "mappo"])
+def test_battles_of_smax(settings: Compose, algorithm: str) -> None:
+    found = settings(f"+experiment=smax/3s5z_{algorithm}")
+    train, values = found.train, asdict(found.train.algo)
+    assert (found.algorithm.name, train.task.name) == (algorithm, "smax/3s5z")
+    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (32, 64, 500_000)
+    sharing = "full" if algorithm == "mappo" else [STALKERS, ZEALOTS]
+    assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128, 128], sharing=sharing)
+    assert values["allow_shared_sequential"] == (algorithm != "mappo")
+    expected = {"critic_lr": 1e-3, "critic_epochs": 4, "critic_minibatches": 1, "lr_decay": False}
+    if algorithm == "hatrpo":
+        expected |= {"delta": 0.01}
+    else:
+        expected |= {"actor_lr": 1e-3, "epochs": 4, "minibatches": 1, "entropy_coef": 0.01}
+    assert {key: values[key] for key in expected} == expected
+
+
 def test_every_experiment_is_pinned() -> None:
     """No overlay without a line in the tests above."""
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
@@ -401,6 +421,7 @@ def test_every_experiment_is_pinned() -> None:
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
     names.append("sumo/cologne8_happo")
+    names += [f"smax/3s5z_{a}" for a in ("happo", "hatrpo", "hamdpo", "mappo")]
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 
