@@ -34,6 +34,7 @@ from tests.teams import UNEQUAL, CountingEnv, HybridEnv, batch
 SIMULTANEOUS = [pytest.param(m, marks=pytest.mark.slow) for m in (MADDPG, MATD3, MASAC)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [HADDPG, HATD3, HASAC, *SIMULTANEOUS])
 def test_trains_teams_with_every_kind_of_action(module: type[OffPolicyModule]) -> None:
     """With masks, deaths and both layouts of choices; the environment refuses illegal ones."""
@@ -48,6 +49,7 @@ def test_trains_teams_with_every_kind_of_action(module: type[OffPolicyModule]) -
     assert all(torch.isfinite(v) for k, v in logged.items() if "loss" in k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [HADDPG, HATD3])
 @pytest.mark.parametrize("random", [False, True])
 def test_never_an_illegal_action(module: type[HADDPG], random: bool) -> None:

@@ -27,6 +27,7 @@ from tests.algorithms.fitting import fit
 from tests.teams import UNEQUAL, CountingEnv, HybridEnv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("member", "config"),
     [(MEHAML, {}), (HASACKL, {"step_size": math.inf}), (HASACBall, {"radius": math.inf})],

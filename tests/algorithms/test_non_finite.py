@@ -172,6 +172,7 @@ def nan_weights(module: OnPolicyModule) -> None:
     module.engine.update = spoiling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [HAPPO, HATRPO])
 @pytest.mark.parametrize(
     ("spoil", "message"),

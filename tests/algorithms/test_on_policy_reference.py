@@ -63,6 +63,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_plain_loops(name: str) -> None:
     algorithm, objective, settings = CASES[name]

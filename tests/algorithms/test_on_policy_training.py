@@ -67,6 +67,7 @@ def fit(
     return module, watch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "memory"),
     [*((name, "none") for name in ON_POLICY), ("happo", "gru"), ("hatrpo", "gru"), ("ippo", "gru")],

@@ -24,6 +24,7 @@ def test_usage_names_every_command(hetmarl: Command) -> None:
             assert command in out
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough() -> None:
     """`hetmarl list tasks | head -1`: no traceback."""
     reading, writing = os.pipe()

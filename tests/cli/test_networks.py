@@ -27,6 +27,7 @@ TINY = [
 SEPS = ["network.sharing=seps", "network.seps.frames=80", "network.seps.clusters=2"]
 
 
+@pytest.mark.slow
 def test_one_agents_memory_and_the_critics_sizes(hetmarl: Command) -> None:
     own = ["network.agents.agent_1.memory=gru", "network.critic.hidden_sizes=[6,6]"]
     code, _, err = hetmarl("train", "algo=happo", *TINY, *own, "run_dir=a")

@@ -353,6 +353,7 @@ def test_hatrpo_equals_a_dense_solution() -> None:
         torch.testing.assert_close(actors(module)[i], actors(twin)[i], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("memory", "layers", "chunk"), MEMORIES)
 def test_hatrpo_stays_in_its_region(

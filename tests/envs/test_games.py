@@ -518,6 +518,7 @@ def learn(env: RolesEnv, shared: bool, steps: int = 250) -> float:
     return sum(returns[-20:]) / 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "options"),
     [

@@ -255,6 +255,7 @@ def test_seeds_and_streams_of_its_own() -> None:
     assert torch.equal(play(other), first)
 
 
+@pytest.mark.slow
 @both_actions
 @every_scenario
 def test_exact_resume(name: str, continuous: bool) -> None:

@@ -216,6 +216,7 @@ def interrupted(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["reset", "step"])
 def test_whoever_interrupts_a_step_may_go_on(make: Make, then: str) -> None:
     """The answer to the interrupted step is none to the next request."""

@@ -81,6 +81,7 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(sys, "setdlopenflags"), reason="forks: POSIX only")
 def test_every_module_imports_first() -> None:
     names = [m for m in modules() if m not in OF_EXTRAS or find_spec(OF_EXTRAS[m]) is not None]
@@ -104,6 +105,7 @@ def test_import_hetmarl_is_light() -> None:
     assert brought_by("import hetmarl", "import torchrl.envs") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", ["hetmarl.networks", "hetmarl.objectives", "hetmarl.engines"])
 def test_parts_for_other_projects_bring_neither_lightning_nor_hydra(room: str) -> None:
     assert brought_by(f"import {room}", "import torchrl.envs, torchrl.objectives") == []

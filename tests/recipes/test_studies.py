@@ -36,6 +36,7 @@ def read(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_a_study_writes_its_table_and_picture(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -41,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] 
 """Environment, options, and what is logged after each of six iterations."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_resumed_run_is_the_whole_run(case: str, tmp_path: Path) -> None:
     quiet_lightning()
