@@ -194,7 +194,7 @@ def commit() -> str:
 def versions() -> str:
     """Of everything that numbers depend on."""
     named = [f"python {platform.python_version()}"]
-    for package in ("torch", "torchrl", "tensordict", "lightning", "mujoco", "vmas"):
+    for package in "torch torchrl tensordict lightning mujoco vmas jaxmarl smacv2".split():
         try:
             named.append(f"{package} {version(package)}")
         except PackageNotFoundError:
