@@ -28,6 +28,7 @@ from hetmarl_envs.errors import (
     did_you_mean,
 )
 from hetmarl_envs.lazy import load
+from hetmarl_envs.options import check, check_names, whole
 
 ENTRY_POINT_GROUP = "hetmarl.envs"
 
@@ -185,8 +186,7 @@ def make_env(
         MissingExtraError: a package, or a program, is not installed; holds the steps.
         ConfigError: a number or an option is wrong; says what was expected.
     """
-    if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
-        raise ConfigError(f"num_envs={num_envs!r}: expected a whole number of at least 1.")
+    check("", "num_envs", num_envs, whole(1))
     family, task = split_task(name)
     missing = family.missing()
     if missing:
@@ -206,9 +206,4 @@ def check_options(function: Callable[..., Any], options: dict[str, Any], where: 
         for parameter in inspect.signature(function).parameters.values()
         if parameter.kind == parameter.KEYWORD_ONLY
     ]
-    for option in options:
-        if option not in known:
-            raise ConfigError(
-                f"{where} has no option '{option}'.{did_you_mean(option, known)} "
-                f"Options: {', '.join(known)}."
-            )
+    check_names(where, options, known)

@@ -130,7 +130,7 @@ def test_options_reach_the_scenario() -> None:
         ("simple_spread", {"n": 4}, r"no option 'n'. Did you mean 'N'\?"),
         ("simple_spread", {"team_rewards": "sum"}, r"Did you mean 'team_reward'"),
         ("simple_spread", {"render_mode": "human"}, "no option 'render_mode'"),
-        ("simple_spread", {"max_cycles": 0}, "max_cycles=0, expected at least 1"),
+        ("simple_spread", {"max_cycles": 0}, "max_cycles=0, expected a whole number of at least 1"),
         ("simple_spread", {"N": 2.5}, "N=2.5, expected a whole number"),
         ("simple_spread", {"continuous_actions": "yes"}, "='yes', expected true or false"),
         ("simple_spread", {"local_ratio": 1.5}, "cannot be built .*'local_ratio': 1.5.*proportion"),

@@ -90,9 +90,9 @@ def test_mistakes_are_named() -> None:
         game_arguments("teran_5_vs_5", {}, None)
     with pytest.raises(ConfigError, match="Did you mean 'obs_own_pos'"):
         game_arguments("3m", {"obs_own_position": True}, None)
-    with pytest.raises(ConfigError, match="step_mul='8', expected int"):
+    with pytest.raises(ConfigError, match="step_mul='8', expected a whole number"):
         game_arguments("3m", {"step_mul": "8"}, None)
-    with pytest.raises(ConfigError, match="step_mul=True, expected int"):
+    with pytest.raises(ConfigError, match="step_mul=True, expected a whole number"):
         game_arguments("3m", {"step_mul": True}, None)
     with pytest.raises(ConfigError, match="whose teams are fixed"):
         game_arguments("3m", {}, {"attack": {}})

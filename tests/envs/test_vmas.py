@@ -22,6 +22,7 @@ from hetmarl_envs.errors import (
     UnknownNameError,
 )
 from hetmarl_envs.vmas import VMASEnv, load_scenario, scenario_names, scenario_options
+from hetmarl_envs.vmas.options import check_scenario_options
 
 vmas = pytest.importorskip("vmas")
 
@@ -95,27 +96,86 @@ def test_unknown_names_say_what_was_meant() -> None:
         make_env("vmas/balance", n_agent=3)
     with pytest.raises(ConfigError, match=r"no option 'max_step'. Did you mean 'max_steps'"):
         make_env("vmas/simple_spread", max_step=3)
-    with pytest.raises(
-        ConfigError, match=r"n_agents='three', expected a number; the scenario's default is 3"
-    ):
-        make_env("vmas/balance", n_agents="three")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"max_steps": 0}, "max_steps=0, expected"),
+        ({"max_steps": True}, "max_steps=True, expected a whole number"),
         ({"actions": "discreet"}, "actions='discreet'.*Did you mean 'discrete'"),
         ({"team_reward": "summ"}, "team_reward='summ'.*Did you mean 'sum'"),
         ({"opponents": "rand"}, "opponents='rand'.*Did you mean 'random'"),
         ({"team": "good"}, "has one team"),
-        ({"n_agents": "four"}, "n_agents='four', expected a number; the scenario's default is 3"),
-        ({"random_package_pos_on_line": 1}, "=1, expected True or False; the scenario's def"),
+        (
+            {"n_agents": "four"},
+            "n_agents='four', expected a whole number of at least 1; the scenario's",
+        ),
+        ({"random_package_pos_on_line": 1}, "=1, expected true or false; the scenario's def"),
     ],
 )
 def test_bad_settings(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_env("vmas/balance", **options)
+
+
+@pytest.mark.parametrize("name", scenario_names())
+def test_options_are_of_the_type_of_their_default(name: str) -> None:
+    cls, options = load_scenario(name), scenario_options(name)
+    for option, default in options.items():
+        for value in plain_default(default):
+            check_scenario_options(cls, {option: value}, (), name)
+        if option not in ("parameters", "dense_reward_ratio"):  # an object; one that VMAS refuses
+            for value in wrong_values(option, default):
+                message = re.escape(f"{option}={value!r}, expected ") + ".*; the scenario's default"
+                with pytest.raises(ConfigError, match=message):
+                    check_scenario_options(cls, {option: value}, (), name)
+
+
+def plain_default(default: str) -> list[Any]:
+    """The default's value, unless it is computed from other options."""
+    try:
+        return [eval(default, {"torch": torch})]
+    except (NameError, SyntaxError):
+        return []
+
+
+def wrong_values(option: str, default: str) -> list[Any]:
+    wrong: list[Any] = [object()]
+    if default in ("True", "False"):
+        return [*wrong, 1, "yes", None]
+    wrong += [True, [1]]
+    if not default.startswith("'") and option != "map_file_path":
+        wrong += ["three", float("nan")]
+    if option.startswith(("n_", "num_")):
+        wrong += [3.5, -1]
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "good", "wrong"),
+    [
+        ("balance", "n_agents", [1, 4], [0, 3.0]),
+        ("balance", "package_mass", [5, 4.5], [-1, "5"]),
+        ("wind_flocking", "wind", [0, 2.5, -1], [None]),
+        ("flocking", "n_obstacles", [0], [-1]),
+        ("dispersion", "n_food", [1], [0, 1.5]),
+        ("dropout", "energy_coeff", [0, 0.1], ["0.1"]),
+        ("goal", "dt_delay", [0, 2], [0.5]),
+        ("buzz_wire", "max_speed_1", [None, 0.05], ["fast", -1]),
+        ("football", "viewer_size", [(600, 400), [600, 400]], [600, [600], "ab"]),
+        ("road_traffic", "map_type", ["2"], [2]),
+        ("road_traffic", "scenario_probabilities", [[0, 0.5, 0.5]], [[1.0], ["a", "b", "c"]]),
+        ("road_traffic", "l_f", [0.1], [None]),
+    ],
+)
+def test_kinds_of_options(name: str, option: str, good: list[Any], wrong: list[Any]) -> None:
+    cls = load_scenario(name)
+    for value in good:
+        check_scenario_options(cls, {option: value}, (), name)
+    for value in wrong:
+        with pytest.raises(ConfigError, match=re.escape(f"{name}: {option}={value!r}, expected ")):
+            check_scenario_options(cls, {option: value}, (), name)
 
 
 def test_dictionary_observations_are_refused() -> None:

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase
 
 from hetmarl_envs.contract import ActionSpace
 from hetmarl_envs.errors import ConfigError, ContractError
-from hetmarl_envs.games.options import whole
+from hetmarl_envs.options import check, whole
 from hetmarl_envs.rows import done_spec, flag
 
 
@@ -57,10 +57,10 @@ class GameEnv(EnvBase):
         device: torch.device | str | None = "cpu",
         max_steps: int | None = None,
     ) -> None:
-        whole(where, "num_envs", num_envs, 1)
-        whole(where, "seed", seed, 0)
+        check(where, "num_envs", num_envs, whole(1))
+        check(where, "seed", seed, whole(0))
         if max_steps is not None:
-            whole(where, "the time limit", max_steps, 1)
+            check(where, "the time limit", max_steps, whole(1))
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.where, self.num_envs, self.max_steps = where, num_envs, max_steps

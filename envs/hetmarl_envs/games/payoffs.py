@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hetmarl_envs.errors import ConfigError
-from hetmarl_envs.games.options import number, whole
+from hetmarl_envs.options import check, number, whole
 
 MAX_AGENTS = 16
 """Of the sharing game, whose payoff has 2ⁿ numbers."""
@@ -25,7 +25,7 @@ def climbing() -> Tensor:
 
 def penalty(where: str, k: float) -> Tensor:
     """The penalty game of Claus & Boutilier (1998): two optima, ``k`` <= 0 for mixing them."""
-    k = number(where, "k", k, high=0.0)
+    k = check(where, "k", k, number(high=0.0))
     return torch.tensor([[10.0, 0.0, k], [0.0, 2.0, 0.0], [k, 0.0, 10.0]])
 
 
@@ -52,7 +52,7 @@ def sharing(where: str, num_agents: int) -> Tensor:
     One policy for all without agent id earns at most 2 / 2ⁿ (``shared_return``), separate ones 1
     (Kuba et al. 2022, arXiv 2109.11251).
     """
-    num_agents = whole(where, "num_agents", num_agents, 2)
+    num_agents = check(where, "num_agents", num_agents, whole(2))
     if num_agents % 2 or num_agents > MAX_AGENTS:
         raise ConfigError(
             f"{where}: num_agents={num_agents}, expected an even number up to {MAX_AGENTS}."

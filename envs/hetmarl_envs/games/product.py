@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hetmarl_envs.contract import ActionSpace
 from hetmarl_envs.games.base import GameEnv
-from hetmarl_envs.games.options import number
+from hetmarl_envs.options import check, number
 
 
 class ProductEnv(GameEnv):
@@ -39,7 +39,7 @@ class ProductEnv(GameEnv):
         seed: int = 0,
         device: torch.device | str | None = "cpu",
     ) -> None:
-        self.bound = number(where, "bound", bound, low=1e-3)
+        self.bound = float(check(where, "bound", bound, number(low=1e-3)))
         space = ActionSpace("continuous", (-self.bound,), (self.bound,))
         super().__init__(where, (space, space), 1, 1, num_envs=num_envs, seed=seed, device=device)
 

@@ -8,7 +8,7 @@ from torch.nn.functional import one_hot
 
 from hetmarl_envs.contract import ActionSpace
 from hetmarl_envs.games.base import GameEnv
-from hetmarl_envs.games.options import whole
+from hetmarl_envs.options import check, whole
 
 
 class RecallEnv(GameEnv):
@@ -42,9 +42,9 @@ class RecallEnv(GameEnv):
         seed: int = 0,
         device: torch.device | str | None = "cpu",
     ) -> None:
-        whole(where, "num_agents", num_agents, 2)
-        self.cues = whole(where, "cues", cues, 2)
-        self.last = whole(where, "delay", delay, 0) + 1
+        check(where, "num_agents", num_agents, whole(2))
+        self.cues = check(where, "cues", cues, whole(2))
+        self.last = check(where, "delay", delay, whole(0)) + 1
         """Number of the last step, counted from 0."""
         super().__init__(
             where,

@@ -11,7 +11,7 @@ from torch import Tensor
 from hetmarl_envs.contract import ActionSpace
 from hetmarl_envs.errors import ConfigError, ContractError
 from hetmarl_envs.games.base import GameEnv
-from hetmarl_envs.games.options import choice, flag, number, whole
+from hetmarl_envs.options import FLAG, check, choice, number, whole
 
 KINDS = ("discrete", "continuous")
 DEFAULT_AGENTS = 3
@@ -73,14 +73,14 @@ class RolesEnv(GameEnv):
     ) -> None:
         kinds = _kinds(where, actions, num_agents)
         n = len(kinds)
-        self.heterogeneity = number(where, "heterogeneity", heterogeneity, 0.0, 1.0)
-        self.bonus = flag(where, "bonus", bonus)
+        self.heterogeneity = float(check(where, "heterogeneity", heterogeneity, number(0.0, 1.0)))
+        self.bonus = check(where, "bonus", bonus, FLAG)
         if bonus and "discrete" not in kinds:
             raise ConfigError(f"{where}: bonus=true needs discrete agents, actions={actions!r}.")
         if repeats is not None:
-            whole(where, "repeats", repeats, 1)
+            check(where, "repeats", repeats, whole(1))
         self.steps_per_episode = 1 if repeats is None else repeats
-        if death_step is not None and whole(where, "death_step", death_step, 1) >= (
+        if death_step is not None and check(where, "death_step", death_step, whole(1)) >= (
             self.steps_per_episode
         ):
             raise ConfigError(
@@ -212,13 +212,17 @@ class RolesEnv(GameEnv):
 def _kinds(where: str, actions: Any, num_agents: int | None) -> list[str]:
     """One kind of action per agent."""
     if isinstance(actions, str):
-        count = DEFAULT_AGENTS if num_agents is None else whole(where, "num_agents", num_agents, 2)
-        return [choice(where, "actions", actions, KINDS)] * count
+        count = (
+            DEFAULT_AGENTS
+            if num_agents is None
+            else check(where, "num_agents", num_agents, whole(2))
+        )
+        return [check(where, "actions", actions, choice(KINDS))] * count
     kinds = list(actions) if isinstance(actions, Sequence) else []
-    count = len(kinds) if num_agents is None else whole(where, "num_agents", num_agents, 2)
+    count = len(kinds) if num_agents is None else check(where, "num_agents", num_agents, whole(2))
     if len(kinds) < 2 or len(kinds) != count:
         raise ConfigError(
             f"{where}: actions={actions!r}, num_agents={num_agents}: expected one of {list(KINDS)} "
             "for all agents, or a list of one of them for each of at least 2 agents."
         )
-    return [choice(where, "actions", kind, KINDS) for kind in kinds]
+    return [check(where, "actions", kind, choice(KINDS)) for kind in kinds]

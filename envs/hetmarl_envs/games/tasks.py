@@ -12,12 +12,12 @@ from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 from hetmarl_envs.games import TASKS, payoffs
 from hetmarl_envs.games.base import GameEnv
 from hetmarl_envs.games.garnet import random_game
-from hetmarl_envs.games.options import number, whole
 from hetmarl_envs.games.product import ProductEnv
 from hetmarl_envs.games.recall import RecallEnv
 from hetmarl_envs.games.roles import RolesEnv
 from hetmarl_envs.games.table_env import TableEnv
 from hetmarl_envs.games.tabular import TabularGame
+from hetmarl_envs.options import check, number, whole
 from hetmarl_envs.registry import check_options
 
 MAX_TABLE = 10**8
@@ -29,7 +29,7 @@ def _played(
 ) -> TableEnv:
     """A matrix game, once (terminates) or ``repeats`` times (truncated)."""
     if repeats is not None:
-        whole(where, "repeats", repeats, 1)
+        check(where, "repeats", repeats, whole(1))
         shared = None if shared is None else shared * repeats
     game = TabularGame.from_matrix(payoff, repeated=repeats is not None)
     return TableEnv(game, max_steps=repeats, where=where, shared_return=shared, **rest)
@@ -74,23 +74,23 @@ def markov(
     **rest: Any,
 ) -> TableEnv:
     """A random game, see ``random_game``."""
-    whole(where, "states", states, 1)
-    whole(where, "game_seed", game_seed, 0)
-    whole(where, "max_steps", max_steps, 1)
+    check(where, "states", states, whole(1))
+    check(where, "game_seed", game_seed, whole(0))
+    check(where, "max_steps", max_steps, whole(1))
     if not isinstance(actions, Sequence) or isinstance(actions, str) or len(actions) == 0:
         raise ConfigError(
             f"{where}: actions={actions!r}, expected each agent's number of actions, as [2, 3]."
         )
-    counts = tuple(whole(where, "actions", count, 1) for count in actions)
+    counts = tuple(check(where, "actions", count, whole(1)) for count in actions)
     size = states**2 * math.prod(counts)
     if size > MAX_TABLE:
         raise ConfigError(
             f"{where}: states={states} and actions={list(counts)} make a table of {size} numbers, "
             f"expected at most {MAX_TABLE}."
         )
-    if number(where, "density", density, 0.0, 1.0) == 0:
+    if check(where, "density", density, number(0.0, 1.0)) == 0:
         raise ConfigError(f"{where}: density=0, expected more than 0 and at most 1.")
-    number(where, "termination", termination, 0.0, 1.0)
+    check(where, "termination", termination, number(0.0, 1.0))
     game = random_game(states, counts, density=density, termination=termination, seed=game_seed)
     return TableEnv(game, max_steps=max_steps, where=where, **rest)
 

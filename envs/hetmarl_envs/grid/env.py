@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from hetmarl_envs.errors import ConfigError, HetmarlError, did_you_mean
+from hetmarl_envs.errors import ConfigError, HetmarlError
 from hetmarl_envs.grid.together import Together
+from hetmarl_envs.options import check, check_names, whole
 from hetmarl_envs.pettingzoo.env import PettingZooEnv, TeamReward
 from hetmarl_envs.pettingzoo.workers import TIMEOUT, StartMethod
 
@@ -58,17 +59,8 @@ class GridEnv(PettingZooEnv):
         arguments = {**world.arguments(task), **options}
         parameters = inspect.signature(world.library.__init__).parameters
         known = [key for key in parameters if key not in world.hidden]
-        for option in options:
-            if option not in known:
-                raise ConfigError(
-                    f"{where} has no option '{option}'.{did_you_mean(option, known)} "
-                    f"Options: {', '.join(known)}."
-                )
-        self.max_steps: int = arguments[world.limit]
-        if type(self.max_steps) is not int or self.max_steps < 1:
-            raise ConfigError(
-                f"{where}: {world.limit}={self.max_steps!r}, expected a whole number of at least 1."
-            )
+        check_names(where, options, known)
+        self.max_steps: int = check(where, world.limit, arguments[world.limit], whole(1))
         make = partial(world, arguments)
         try:
             make()

@@ -18,6 +18,7 @@ from hetmarl_envs.mamujoco.factorization import Division
 from hetmarl_envs.mamujoco.rendering import Renderer
 from hetmarl_envs.mamujoco.simulator import Array
 from hetmarl_envs.mamujoco.team import Team, default_threads, make_scenario
+from hetmarl_envs.options import check, whole
 from hetmarl_envs.rows import done_spec
 
 
@@ -87,11 +88,10 @@ class MAMuJoCoEnv(EnvBase):
         num_threads: int | None = None,
         **scenario_options: Any,
     ) -> None:
-        _check_count("num_envs", num_envs)
+        check("", "num_envs", num_envs, whole(1))
         threads = default_threads(num_envs) if num_threads is None else num_threads
-        _check_count("num_threads", threads)
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ConfigError(f"seed={seed!r}: expected a whole number of at least 0.")
+        check("", "num_threads", threads, whole(1))
+        check("", "seed", seed, whole())
         if observability not in ("partial", "full"):
             raise ConfigError(f"observability='{observability}': expected 'partial' or 'full'.")
         division = Division(
@@ -105,7 +105,7 @@ class MAMuJoCoEnv(EnvBase):
         )
         rules = make_scenario(scenario, scenario_options, _shared_options())
         self.max_steps = rules.max_episode_steps if max_episode_steps is None else max_episode_steps
-        _check_count("max_episode_steps", self.max_steps)
+        check("", "max_episode_steps", self.max_steps, whole(1))
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.scenario, self.num_envs = scenario, num_envs
@@ -276,11 +276,6 @@ class MAMuJoCoEnv(EnvBase):
         self._renderers.clear()
         self._team.close()
         super().close(raise_if_closed=raise_if_closed)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{name}={value!r}: expected a whole number of at least 1.")
 
 
 def _shared_options() -> list[str]:

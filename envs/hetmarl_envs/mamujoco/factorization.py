@@ -23,6 +23,7 @@ from hetmarl_envs.mamujoco.tasks import (
     agents_by_joints,
     check_factorization,
 )
+from hetmarl_envs.options import check, whole
 
 _PLAIN = ("qpos", "qvel", "qfrc_actuator", *BODY_WIDTHS)
 
@@ -59,13 +60,11 @@ class Division:
     repair_graph: bool = False
 
     def __post_init__(self) -> None:
-        obsk = self.agent_obsk
-        if not isinstance(obsk, int) or isinstance(obsk, bool) or obsk < 0:
-            raise ConfigError(
-                f"agent_obsk={obsk!r}: expected a whole number of at least 0, the distance in "
-                "joints up to which an agent sees. For one agent that sees everything take the "
-                f"task '{self.scenario.lower()}_{SINGLE}'."
-            )
+        note = (
+            ", the distance in joints up to which an agent sees. For one agent that sees "
+            f"everything take the task '{self.scenario.lower()}_{SINGLE}'"
+        )
+        check("", "agent_obsk", self.agent_obsk, whole(), note)
         name = check_factorization(self.scenario, self.factorization)
         object.__setattr__(self, "factorization", name)
 

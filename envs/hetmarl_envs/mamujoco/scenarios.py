@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import mujoco
 import numpy as np
 
-from hetmarl_envs.errors import ConfigError
 from hetmarl_envs.mamujoco.features import Feature
 from hetmarl_envs.mamujoco.simulator import Array, Simulator
+from hetmarl_envs.options import FLAG, Kind, check, number, numbers
 
 Range = tuple[float, float]
+_RISING = Kind("two rising numbers", lambda value: numbers(2).fits(value) and value[0] <= value[1])
 
 
 @dataclass
@@ -83,24 +84,11 @@ class Scenario(ABC):
 
 def _check_option(where: str, field: dataclasses.Field[Any], value: Any) -> Any:
     """The option as bool, float or pair of floats, whichever its default is."""
-    default = field.default
-    if isinstance(default, bool):
-        expected, fits = "true or false", isinstance(value, bool)
-    elif isinstance(default, tuple):
-        expected = "two rising numbers"
-        fits = isinstance(value, Sequence) and not isinstance(value, str)
-        pair = tuple(value) if fits else ()
-        fits = len(pair) == 2 and all(_is_number(v) for v in pair) and pair[0] <= pair[1]
-        value = tuple(float(v) for v in pair) if fits else value
-    else:
-        expected, fits = "a number", _is_number(value)
-    if not fits:
-        raise ConfigError(f"{where}: {field.name}={value!r}, expected {expected}.")
-    return value if isinstance(default, (bool, tuple)) else float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    if isinstance(field.default, bool):
+        return check(where, field.name, value, FLAG)
+    if isinstance(field.default, tuple):
+        return tuple(float(bound) for bound in check(where, field.name, value, _RISING))
+    return float(check(where, field.name, value, number()))
 
 
 def inside(values: Array, bounds: Range) -> Array:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hetmarl_envs.errors import ConfigError, did_you_mean
 from hetmarl_envs.mamujoco.assets import load_model
 from hetmarl_envs.mamujoco.factorization import Agent, Division
 from hetmarl_envs.mamujoco.features import FeatureTable
@@ -33,6 +32,7 @@ from hetmarl_envs.mamujoco.reaching import (
 )
 from hetmarl_envs.mamujoco.scenarios import Scenario
 from hetmarl_envs.mamujoco.simulator import Array, Simulator
+from hetmarl_envs.options import check_names
 
 SCENARIO_CLASSES: dict[str, type[Scenario]] = {
     "Ant": Ant,
@@ -94,13 +94,7 @@ def make_scenario(name: str, options: Mapping[str, Any], known: Sequence[str]) -
     """
     scenario = SCENARIO_CLASSES[name]
     own = [field.name for field in fields(scenario)]
-    for option in options:
-        if option not in own:
-            raise ConfigError(
-                f"MAMuJoCo scenario '{name}' has no option '{option}'."
-                f"{did_you_mean(option, [*own, *known])} Its options: {', '.join(own)}; every "
-                f"scenario's: {', '.join(known)}."
-            )
+    check_names(f"MAMuJoCo scenario '{name}'", options, own, known)
     return scenario(**options)
 
 

@@ -7,7 +7,8 @@ import inspect
 import os
 from typing import Any
 
-from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
+from hetmarl_envs.errors import UnknownNameError, did_you_mean
+from hetmarl_envs.options import check, check_names, like, whole
 
 # Scenario name to its module in mpe2, at the version whose rules these are.
 SCENARIOS = {
@@ -52,7 +53,7 @@ def scenario_options(name: str) -> dict[str, Any]:
 
 
 def check_options(name: str, given: dict[str, Any], own: tuple[str, ...]) -> None:
-    """Refuses options that the scenario does not take, and counts that are none.
+    """Refuses options that the scenario does not take, and values of another type.
 
     Args:
         name: of the scenario.
@@ -63,17 +64,7 @@ def check_options(name: str, given: dict[str, Any], own: tuple[str, ...]) -> Non
         ConfigError: names the nearest option, or says what was expected.
     """
     known = scenario_options(name)
+    check_names(f"mpe/{name}", given, known, own)
     for option, value in given.items():
-        if option not in known:
-            raise ConfigError(
-                f"mpe/{name} has no option '{option}'.{did_you_mean(option, [*known, *own])} "
-                f"The scenario's: {', '.join(known)}; every scenario's: {', '.join(own)}."
-            )
-        default = known[option]
-        whole = isinstance(default, int) and not isinstance(default, bool)
-        if whole and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ConfigError(f"mpe/{name}: {option}={value!r}, expected a whole number.")
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise ConfigError(f"mpe/{name}: {option}={value!r}, expected true or false.")
-    if given.get("max_cycles", 1) < 1:
-        raise ConfigError(f"mpe/{name}: max_cycles={given['max_cycles']}, expected at least 1.")
+        kind = whole(1) if option == "max_cycles" else like(known[option])
+        check(f"mpe/{name}", option, value, kind)

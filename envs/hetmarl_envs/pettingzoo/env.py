@@ -12,7 +12,8 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
+from hetmarl_envs.errors import ConfigError, ContractError
+from hetmarl_envs.options import SECONDS, check, choice, optional, whole
 from hetmarl_envs.pettingzoo.layout import ParallelEnv, read_layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents
@@ -110,21 +111,16 @@ class PettingZooEnv(EnvBase):
                 "such as lambda: parallel_env(max_cycles=100)."
             )
         self._where = name or f"pettingzoo/{getattr(make, '__name__', type(make).__name__)}"
-        if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
-            raise ConfigError(f"{self._where}: num_envs={num_envs!r}, expected a number >= 1.")
-        _check_choice(self._where, "team_reward", team_reward, (*get_args(TeamReward), None))
-        _check_choice(self._where, "opponents", opponents, get_args(Opponents))
-        _check_choice(self._where, "start_method", start_method, get_args(StartMethod))
+        check(self._where, "num_envs", num_envs, whole(1))
+        check(self._where, "team_reward", team_reward, choice((*get_args(TeamReward), None)))
+        check(self._where, "opponents", opponents, choice(get_args(Opponents)))
+        check(self._where, "start_method", start_method, choice(get_args(StartMethod)))
         if type(num_workers) is not int or not 0 <= num_workers <= num_envs:
             raise ConfigError(
                 f"{self._where}: num_workers={num_workers!r}, expected 0 (none) to num_envs="
                 f"{num_envs}."
             )
-        if timeout is not None and not (type(timeout) in (int, float) and timeout > 0):
-            raise ConfigError(
-                f"{self._where}: timeout={timeout!r}, expected seconds > 0, or None to wait for "
-                "ever."
-            )
+        check(self._where, "timeout", timeout, optional(SECONDS), " to wait for ever")
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.num_envs, self._team_reward, self._leaving = num_envs, team_reward, leaving
@@ -304,9 +300,3 @@ class PettingZooEnv(EnvBase):
         """Closes every sub-environment, and ends the workers."""
         self._rows.close()
         super().close(raise_if_closed=raise_if_closed)
-
-
-def _check_choice(where: str, option: str, value: Any, choices: Sequence[Any]) -> None:
-    if value not in choices:
-        hint = did_you_mean(str(value), [choice for choice in choices if choice is not None])
-        raise ConfigError(f"{where}: {option}={value!r}, expected one of {list(choices)}.{hint}")

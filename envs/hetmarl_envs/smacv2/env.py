@@ -13,7 +13,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from hetmarl_envs.battle import GROUP, BattleEnv
-from hetmarl_envs.errors import ConfigError
+from hetmarl_envs.options import SECONDS, check
 from hetmarl_envs.rows import rows_to_reset
 from hetmarl_envs.smacv2.games import INFO, Games
 from hetmarl_envs.smacv2.rendering import draw
@@ -79,8 +79,7 @@ class SMACv2Env(BattleEnv):
         self._where = f"smacv2/{task.lower()}"
         arguments = game_arguments(task, options, capabilities)
         for name, value in (("timeout", timeout), ("launch_timeout", launch_timeout)):
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-                raise ConfigError(f"{self._where}: {name}={value!r}, expected seconds above 0.")
+            check(self._where, name, value, SECONDS)
         place = torch.device("cpu" if device is None else device)
         super().__init__(device=place, batch_size=torch.Size([num_envs]))
         self.num_envs = num_envs

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
+from hetmarl_envs.options import FLAG, TEXT, Kind, check, check_names, number, optional, whole
 
 MAP_SIZE = 32
 RACES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
@@ -33,41 +34,41 @@ _SMACV2 = {
 }
 _SMAC = {name.lower(): name for name in SMAC_MAPS}
 
-GAME_OPTIONS: Mapping[str, tuple[type, ...]] = MappingProxyType(
+GAME_OPTIONS: Mapping[str, Kind] = MappingProxyType(
     {
-        "step_mul": (int,),
-        "move_amount": (int, float),
-        "difficulty": (str,),
-        "game_version": (str, type(None)),
-        "obs_all_health": (bool,),
-        "obs_own_health": (bool,),
-        "obs_last_action": (bool,),
-        "obs_pathing_grid": (bool,),
-        "obs_terrain_height": (bool,),
-        "obs_instead_of_state": (bool,),
-        "obs_timestep_number": (bool,),
-        "obs_own_pos": (bool,),
-        "conic_fov": (bool,),
-        "num_fov_actions": (int,),
-        "state_last_action": (bool,),
-        "state_timestep_number": (bool,),
-        "reward_sparse": (bool,),
-        "reward_only_positive": (bool,),
-        "reward_death_value": (int, float),
-        "reward_win": (int, float),
-        "reward_defeat": (int, float),
-        "reward_negative_scale": (int, float),
-        "reward_scale": (bool,),
-        "reward_scale_rate": (int, float),
-        "use_unit_ranges": (bool,),
-        "min_attack_range": (int, float),
-        "fully_observable": (bool,),
-        "prob_obs_enemy": (int, float),
-        "heuristic_ai": (bool,),
-        "heuristic_rest": (bool,),
+        "step_mul": whole(1),
+        "move_amount": number(),
+        "difficulty": TEXT,
+        "game_version": optional(TEXT),
+        "obs_all_health": FLAG,
+        "obs_own_health": FLAG,
+        "obs_last_action": FLAG,
+        "obs_pathing_grid": FLAG,
+        "obs_terrain_height": FLAG,
+        "obs_instead_of_state": FLAG,
+        "obs_timestep_number": FLAG,
+        "obs_own_pos": FLAG,
+        "conic_fov": FLAG,
+        "num_fov_actions": whole(),
+        "state_last_action": FLAG,
+        "state_timestep_number": FLAG,
+        "reward_sparse": FLAG,
+        "reward_only_positive": FLAG,
+        "reward_death_value": number(),
+        "reward_win": number(),
+        "reward_defeat": number(),
+        "reward_negative_scale": number(),
+        "reward_scale": FLAG,
+        "reward_scale_rate": number(),
+        "use_unit_ranges": FLAG,
+        "min_attack_range": number(),
+        "fully_observable": FLAG,
+        "prob_obs_enemy": number(),
+        "heuristic_ai": FLAG,
+        "heuristic_rest": FLAG,
     }
 )
-"""Arguments of ``smacv2``'s ``StarCraft2Env`` that a task may set, and their types."""
+"""Arguments of ``smacv2``'s ``StarCraft2Env`` that a task may set, and what they may be."""
 # What SMACv2's authors train with, where it differs from the package's defaults.
 _STANDARD = {"use_unit_ranges": True, "min_attack_range": 2, "obs_own_pos": True}
 
@@ -100,16 +101,9 @@ def game_arguments(
             f"unknown task 'smacv2/{task}'.{did_you_mean(task, task_names())} "
             f"Known: {', '.join(task_names())}."
         )
+    check_names(f"smacv2/{task}", options, GAME_OPTIONS)
     for option, value in options.items():
-        if option not in GAME_OPTIONS:
-            raise ConfigError(
-                f"smacv2/{task} has no option '{option}'.{did_you_mean(option, GAME_OPTIONS)} "
-                f"Options: {', '.join(GAME_OPTIONS)}."
-            )
-        kinds = GAME_OPTIONS[option]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            expected = " or ".join(kind.__name__ for kind in kinds)
-            raise ConfigError(f"smacv2/{task}: {option}={value!r}, expected {expected}.")
+        check(f"smacv2/{task}", option, value, GAME_OPTIONS[option])
     if options.get("reward_sparse"):  # ±1 as it is, not divided by what damage and kills may give
         options = {"reward_scale": False, **options}
     if name in _SMAC:

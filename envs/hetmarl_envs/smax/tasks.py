@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from hetmarl_envs.errors import ConfigError, did_you_mean
+from hetmarl_envs.options import FLAG, check, check_names, choice, number, whole
 
 MAPS = (
     "3m",
@@ -37,7 +37,14 @@ OPTIONS: Mapping[str, Any] = MappingProxyType(
     }
 )
 """What may be set, and the defaults, which are ``jaxmarl``'s."""
-ATTACK_MODES = ("closest", "random")
+_KINDS = {
+    "max_steps": whole(1),
+    "won_battle_bonus": number(0),
+    "walls_cause_death": FLAG,
+    "see_enemy_actions": FLAG,
+    "enemy_shoots": FLAG,
+    "attack_mode": choice(("closest", "random")),
+}
 
 
 def battle_options(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,23 +53,7 @@ def battle_options(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: one that there is not, or a value that does not fit.
     """
+    check_names(where, given, OPTIONS)
     for option, value in given.items():
-        if option not in OPTIONS:
-            raise ConfigError(
-                f"{where} has no option '{option}'.{did_you_mean(option, OPTIONS)} "
-                f"Options: {', '.join(OPTIONS)}."
-            )
-        default = OPTIONS[option]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if isinstance(default, bool):
-            fits, expected = isinstance(value, bool), "true or false"
-        elif isinstance(default, int):
-            fits = number and isinstance(value, int) and value >= 1
-            expected = "a whole number of at least 1"
-        elif isinstance(default, float):
-            fits, expected = number and 0 <= value < float("inf"), "a finite number from 0"
-        else:
-            fits, expected = value in ATTACK_MODES, f"one of {list(ATTACK_MODES)}"
-        if not fits:
-            raise ConfigError(f"{where}: {option}={value!r}, expected {expected}.")
+        check(where, option, value, _KINDS[option])
     return {**OPTIONS, **given}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
+from hetmarl_envs.options import FLAG, Kind, check, whole
 
 CUSTOM = "custom"
 """The task whose network the user names: ``net_file`` and ``route_file``."""
@@ -92,8 +93,7 @@ def simulation_arguments(
         "waiting_time_memory": (waiting_time_memory, 1),
     }
     for name, (value, least) in times.items():
-        if type(value) is not int or value < least:
-            raise ConfigError(f"{where}: {name}={value!r}, expected whole seconds >= {least}.")
+        check(where, name, value, Kind(f"whole seconds >= {least}", whole(least).fits))
     found = {name: value for name, (value, _) in times.items()}
     if found["delta_time"] <= found["yellow_time"]:
         raise ConfigError(
@@ -110,8 +110,7 @@ def simulation_arguments(
             f"{where}: reward_fn={reward_fn!r}.{did_you_mean(str(reward_fn), REWARDS)} Expected "
             f"one of {', '.join(REWARDS)}."
         )
-    if type(fixed_ts) is not bool:
-        raise ConfigError(f"{where}: fixed_ts={fixed_ts!r}, expected true or false.")
+    check(where, "fixed_ts", fixed_ts, FLAG)
     return {
         **found,
         **_files(task, network, net_file, route_file),

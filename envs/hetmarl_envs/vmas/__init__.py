@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hetmarl_envs.lazy import exporting
 from hetmarl_envs.registry import Family, lazily
-from hetmarl_envs.vmas.scenarios import load_scenario, scenario_names, scenario_options
+from hetmarl_envs.vmas.options import scenario_options
+from hetmarl_envs.vmas.scenarios import load_scenario, scenario_names
 
 if TYPE_CHECKING:
     from hetmarl_envs.vmas.env import VMASEnv

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -12,13 +11,15 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from hetmarl_envs.errors import ConfigError, ContractError, did_you_mean
+from hetmarl_envs.errors import ConfigError, ContractError
+from hetmarl_envs.options import check, choice, whole
 from hetmarl_envs.rows import done_spec
 from hetmarl_envs.vmas import graph
 from hetmarl_envs.vmas.agents import Team, action_spec, choose_agents
+from hetmarl_envs.vmas.options import check_scenario_options
 from hetmarl_envs.vmas.randomness import PrivateRandomness, draws_elsewhere
 from hetmarl_envs.vmas.resetting import FreshRows, fresh_size
-from hetmarl_envs.vmas.scenarios import check_scenario_options, load_scenario
+from hetmarl_envs.vmas.scenarios import load_scenario
 from hetmarl_envs.vmas.simulator import build_simulator, draw, first_step, step, still_action
 
 if TYPE_CHECKING:
@@ -90,13 +91,11 @@ class VMASEnv(EnvBase):
         check_scenario_options(cls, options, OWN_OPTIONS, self._where)
         if max_steps is None:
             max_steps = MAX_STEPS.get(self.scenario_name, DEFAULT_MAX_STEPS)
-        if not isinstance(max_steps, int) or max_steps < 1:
-            raise ConfigError(f"{self._where}: max_steps={max_steps!r}, expected a number >= 1.")
-        if not isinstance(num_envs, int) or num_envs < 1:
-            raise ConfigError(f"{self._where}: num_envs={num_envs!r}, expected a number >= 1.")
-        self._check_choice("actions", actions, get_args(Actions))
-        self._check_choice("team_reward", team_reward, (*get_args(TeamReward), None))
-        self._check_choice("opponents", opponents, get_args(Opponents))
+        check(self._where, "max_steps", max_steps, whole(1))
+        check(self._where, "num_envs", num_envs, whole(1))
+        check(self._where, "actions", actions, choice(get_args(Actions)))
+        check(self._where, "team_reward", team_reward, choice((*get_args(TeamReward), None)))
+        check(self._where, "opponents", opponents, choice(get_args(Opponents)))
         device = torch.device("cpu" if device is None else device)
         super().__init__(device=device, batch_size=torch.Size([num_envs]))
 
@@ -118,13 +117,6 @@ class VMASEnv(EnvBase):
         self._set_seed(seed)  # what building drew must not shift the first episode
 
     # ------------------------------------------------------------------ construction
-    def _check_choice(self, option: str, value: Any, choices: Sequence[Any]) -> None:
-        if value not in choices:
-            hint = did_you_mean(str(value), [c for c in choices if c is not None])
-            raise ConfigError(
-                f"{self._where}: {option}={value!r}, expected one of {list(choices)}.{hint}"
-            )
-
     def _build(self, num_envs: int) -> Environment:
         return build_simulator(
             self._class,
