@@ -108,7 +108,3 @@ class BattleEnv(EnvBase):
                 f"this state is of {saved}, the environment is {self._where}. Make it as the saved "
                 "one was made."
             )
-
-    def _check_row(self, index: int) -> None:
-        if not 0 <= index < self.num_envs:
-            raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")

@@ -274,6 +274,7 @@ def test_render(task: str) -> None:
     assert first.shape == (480, 480, 3) and first.dtype == np.uint8
     assert second.shape == (120, 160, 3)
     assert first.std() > 5 and not (env.render(1) == first).all()
+    assert (env.render([0, 1]) == np.hstack([first, env.render(1)])).all()
     assert torch.equal(env.runtime_state()["simulator"]["state"], before)
     env.close()
 

@@ -314,6 +314,7 @@ def test_pictures_change_nothing_and_survive_others() -> None:
     assert not np.array_equal(picture, env.render(0))
     bare("simple").close()  # shuts pygame down for the whole process
     assert np.array_equal(picture, env.render(1))
+    assert np.array_equal(env.render([1, 0]), np.hstack([picture, env.render(0)]))
     zero = env.full_action_spec.zero()
     after, expected = env.step(data.update(zero))["next"], other.step(same.update(zero))["next"]
     assert torch.equal(after["state"], expected["state"])

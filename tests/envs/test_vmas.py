@@ -427,6 +427,15 @@ def test_a_scenario_of_ones_own() -> None:
 
 
 # ---------------------------------------------------------------------- pictures, quiet
+@pytest.fixture(scope="module")
+def can_draw() -> None:
+    try:
+        make("balance").render()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.usefixtures("can_draw")
 def test_render() -> None:
     env, other = make("balance"), make("football")
     pictures = []
@@ -444,6 +453,30 @@ def test_render() -> None:
     env.close()
 
 
+@pytest.mark.usefixtures("can_draw")
+def test_several_rows_in_one_picture() -> None:
+    env = make("balance", num_envs=5)
+    env.rollout(2)
+    height, width, _ = env.render().shape
+    picture = env.render([3, 0, 4, 1, 2])
+    assert picture.dtype == np.uint8 and picture.shape == (2 * height, 3 * width, 3)
+    tiles = [
+        picture[top : top + height, left : left + width]
+        for top in (0, height)
+        for left in (0, width, 2 * width)
+    ]
+    for tile, row in zip(tiles, [3, 0, 4, 1, 2], strict=False):
+        assert np.array_equal(tile, env.render(row))
+    assert not tiles[-1].any(), "what is left is black"
+    assert np.array_equal(env.render([2]), env.render(2))
+    for wrong in ([], [0, 5], [-1]):
+        message = re.escape(f"index={wrong}, expected 0 to 4, or a list of them")
+        with pytest.raises(ConfigError, match=message):
+            env.render(wrong)
+    env.close()
+
+
+@pytest.mark.usefixtures("can_draw")
 def test_render_does_not_change_the_episode() -> None:
     env, blind = make("dispersion"), make("dispersion")
     data, same = env.reset(), blind.reset()

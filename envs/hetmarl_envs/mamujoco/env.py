@@ -19,7 +19,7 @@ from hetmarl_envs.mamujoco.rendering import Renderer
 from hetmarl_envs.mamujoco.simulator import Array
 from hetmarl_envs.mamujoco.team import Team, default_threads, make_scenario
 from hetmarl_envs.options import check, whole
-from hetmarl_envs.rows import done_spec
+from hetmarl_envs.rows import done_spec, picture_of
 
 
 class MAMuJoCoEnv(EnvBase):
@@ -252,10 +252,14 @@ class MAMuJoCoEnv(EnvBase):
         self._rng = np.random.default_rng()
         self._rng.bit_generator.state = dict(state["rng"])
 
-    def render(self, index: int = 0, height: int = 480, width: int = 480) -> Array:
-        """A picture of sub-environment ``index``, uint8 ``[height, width, 3]``, drawn headless."""
-        if not 0 <= index < self.num_envs:
-            raise ConfigError(f"render: index={index}, expected 0 to {self.num_envs - 1}.")
+    def render(self, index: int | Sequence[int] = 0, height: int = 480, width: int = 480) -> Array:
+        """A picture of sub-environment ``index``, uint8 ``[height, width, 3]``, drawn headless.
+
+        Of a list of sub-environments one picture in a grid, each so large, see ``rows.picture_of``.
+        """
+        return picture_of(index, self.num_envs, lambda i: self._draw(i, height, width), "render")
+
+    def _draw(self, index: int, height: int, width: int) -> Array:
         renderer = self._renderers.get((height, width))
         if renderer is None:
             camera = self._team.scenario.camera

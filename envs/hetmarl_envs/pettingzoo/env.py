@@ -18,7 +18,7 @@ from hetmarl_envs.pettingzoo.layout import ParallelEnv, read_layout
 from hetmarl_envs.pettingzoo.spaces import Array
 from hetmarl_envs.pettingzoo.stepping import InProcess, Opponents
 from hetmarl_envs.pettingzoo.workers import TIMEOUT, InWorkers, StartMethod
-from hetmarl_envs.rows import done_spec, flag, rows_to_reset
+from hetmarl_envs.rows import done_spec, flag, picture_of, rows_to_reset
 
 TeamReward = Literal["sum", "mean"]
 
@@ -280,14 +280,17 @@ class PettingZooEnv(EnvBase):
         self._rows.load_state_dict(state["rows"])
         self._started = state["started"]
 
-    def render(self, index: int = 0) -> Array:
+    def render(self, index: int | Sequence[int] = 0) -> Array:
         """A picture of sub-environment ``index``, uint8 ``[H, W, 3]``.
+
+        Of a list of sub-environments one picture in a grid, see ``rows.picture_of``.
 
         Raises:
             ConfigError: no such sub-environment, or it gives no picture.
         """
-        if not 0 <= index < self.num_envs:
-            raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")
+        return picture_of(index, self.num_envs, self._draw, self._where)
+
+    def _draw(self, index: int) -> Array:
         picture = self._rows.render(index)
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise ConfigError(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hetmarl_envs.battle import GROUP, BattleEnv
 from hetmarl_envs.options import SECONDS, check
-from hetmarl_envs.rows import rows_to_reset
+from hetmarl_envs.rows import picture_of, rows_to_reset
 from hetmarl_envs.smacv2.games import INFO, Games
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import game_arguments
@@ -169,14 +169,18 @@ class SMACv2Env(BattleEnv):
         self._games.load_state_dict(state["games"], started=state["started"])
         self._started = state["started"]
 
-    def render(self, index: int = 0) -> NDArray[Any]:
+    def render(self, index: int | Sequence[int] = 0) -> NDArray[Any]:
         """A picture of game ``index``, uint8 ``[480, 480, 3]``.
+
+        Of a list of games one picture in a grid, see ``rows.picture_of``.
 
         Raises:
             ConfigError: no such game.
         """
-        self._check_row(index)
-        return draw(self._games.units(index), f"{self._where}   {self.notes['game']}")
+        title = f"{self._where}   {self.notes['game']}"
+        return picture_of(
+            index, self.num_envs, lambda i: draw(self._games.units(i), title), self._where
+        )
 
     @property
     def pids(self) -> Sequence[int]:

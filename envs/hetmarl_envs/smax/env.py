@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from hetmarl_envs.battle import GROUP, BattleEnv
+from hetmarl_envs.rows import picture_of
 from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smax.battles import INFO, Battles
 from hetmarl_envs.smax.tasks import battle_options
@@ -134,11 +135,14 @@ class SMAXEnv(BattleEnv):
         self._battles.load_state_dict(state["battles"])
         self._started = state["started"]
 
-    def render(self, index: int = 0) -> NDArray[Any]:
+    def render(self, index: int | Sequence[int] = 0) -> NDArray[Any]:
         """A picture of battle ``index``, uint8 ``[480, 480, 3]``; ours are blue.
+
+        Of a list of battles one picture in a grid, see ``rows.picture_of``.
 
         Raises:
             ConfigError: no such battle.
         """
-        self._check_row(index)
-        return draw(self._battles.units(index), self._where)
+        return picture_of(
+            index, self.num_envs, lambda i: draw(self._battles.units(i), self._where), self._where
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 from torchrl.data import Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from hetmarl_envs.errors import ConfigError, ContractError
+from hetmarl_envs.errors import ContractError
 from hetmarl_envs.options import check, choice, whole
-from hetmarl_envs.rows import done_spec
+from hetmarl_envs.rows import done_spec, picture_of
 from hetmarl_envs.vmas import graph
 from hetmarl_envs.vmas.agents import Team, action_spec, choose_agents
 from hetmarl_envs.vmas.options import check_scenario_options
@@ -296,15 +297,18 @@ class VMASEnv(EnvBase):
         }
         self._randomness.load_state_dict(state["randomness"])
 
-    def render(self, index: int = 0) -> np.ndarray:
+    def render(self, index: int | Sequence[int] = 0) -> np.ndarray:
         """A picture of sub-environment ``index``, ``uint8 [H, W, 3]``, without a display.
 
+        Of a list of sub-environments one picture in a grid, see ``rows.picture_of``.
+
         Raises:
+            ConfigError: no such sub-environment.
             MissingExtraError: no OpenGL library to draw with; says what to install.
         """
-        if not 0 <= index < self.num_envs:
-            raise ConfigError(f"{self._where}: index={index}, expected 0 to {self.num_envs - 1}.")
-        return draw(self._simulator, index, self._where)
+        return picture_of(
+            index, self.num_envs, lambda i: draw(self._simulator, i, self._where), self._where
+        )
 
     def close(self, *, raise_if_closed: bool = True) -> None:
         """Frees the drawing window."""
