@@ -400,6 +400,8 @@ def test_battles_of_smax(settings: Compose, algorithm: str) -> None:
         expected |= {"delta": 0.03}
     else:
         expected |= {"actor_lr": 1e-3, "epochs": 4, "minibatches": 1, "entropy_coef": 0.01}
+    if algorithm == "hamdpo":
+        expected |= {"step_size": 1.0, "step_size_anneal": False}
     assert {key: values[key] for key in expected} == expected
 
 
