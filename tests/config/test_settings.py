@@ -405,6 +405,17 @@ def test_battles_of_smax(settings: Compose, algorithm: str) -> None:
     assert {key: values[key] for key in expected} == expected
 
 
+def test_battles_of_smax_off_policy(settings: Compose) -> None:
+    found = settings("+experiment=smax/3s5z_hasac")
+    train, values = found.train, asdict(found.train.algo)
+    assert (found.algorithm.name, train.task.name) == ("hasac", "smax/3s5z")
+    assert (train.num_envs, train.data.warmup_frames, train.total_frames) == (32, 6400, 500_000)
+    assert (train.data.buffer_size, train.network.hidden_sizes) == (200_000, [128, 128])
+    expected = {"n_step": 5, "batch_size": 256, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha": 0.01}
+    expected |= {"target_entropy_choices": 0.3, "exact_choices": False, "updates_per_step": 1.0}
+    assert {key: values[key] for key in expected} == expected
+
+
 def test_every_experiment_is_pinned() -> None:
     """No overlay without a line in the tests above."""
     here = {path.relative_to(FILES / "experiment") for path in FILES.rglob("experiment/**/*.yaml")}
@@ -423,7 +434,7 @@ def test_every_experiment_is_pinned() -> None:
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
     names.append("sumo/cologne8_happo")
-    names += [f"smax/3s5z_{a}" for a in ("happo", "hatrpo", "hamdpo", "mappo")]
+    names += [f"smax/3s5z_{a}" for a in ("happo", "hatrpo", "hamdpo", "mappo", "hasac")]
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 
