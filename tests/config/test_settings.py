@@ -383,16 +383,21 @@ def test_traffic(settings: Compose) -> None:
     assert train.num_envs * train.data.rollout_steps == 720, "two episodes of an hour"
 
 
-STALKERS, ZEALOTS = ["ally_0", "ally_1", "ally_2"], [f"ally_{i}" for i in range(3, 8)]
+BATTLES = {"smax/3s5z": ("ally", 32), "smacv2/3s5z": ("agent", 16)}
+BATTLES["smacv2/terran_5_vs_5"] = ("agent", 16)
 
 
 @pytest.mark.parametrize("algorithm", ["happo", "hatrpo", "hamdpo", "mappo"])
-def test_battles_of_smax(settings: Compose, algorithm: str) -> None:
-    found = settings(f"+experiment=smax/3s5z_{algorithm}")
+@pytest.mark.parametrize("task", BATTLES)
+def test_battles(settings: Compose, task: str, algorithm: str) -> None:
+    unit, num_envs = BATTLES[task]
+    found = settings(f"+experiment={task}_{algorithm}")
     train, values = found.train, asdict(found.train.algo)
-    assert (found.algorithm.name, train.task.name) == (algorithm, "smax/3s5z")
-    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (32, 64, 500_000)
-    sharing = "full" if algorithm == "mappo" else [STALKERS, ZEALOTS]
+    assert (found.algorithm.name, train.task.name) == (algorithm, task)
+    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (num_envs, 64, 500_000)
+    first, last = (3, 8) if "3s5z" in task else (2, 5)
+    sets = [[f"{unit}_{i}" for i in group] for group in (range(first), range(first, last))]
+    sharing = "full" if algorithm == "mappo" else sets
     assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128, 128], sharing=sharing)
     assert values["allow_shared_sequential"] == (algorithm != "mappo")
     expected = {"critic_lr": 1e-3, "critic_epochs": 4, "critic_minibatches": 1, "lr_decay": False}
@@ -405,14 +410,18 @@ def test_battles_of_smax(settings: Compose, algorithm: str) -> None:
     assert {key: values[key] for key in expected} == expected
 
 
-def test_battles_of_smax_off_policy(settings: Compose) -> None:
-    found = settings("+experiment=smax/3s5z_hasac")
+@pytest.mark.parametrize("task", BATTLES)
+def test_battles_off_policy(settings: Compose, task: str) -> None:
+    _, num_envs = BATTLES[task]
+    found = settings(f"+experiment={task}_hasac")
     train, values = found.train, asdict(found.train.algo)
-    assert (found.algorithm.name, train.task.name) == ("hasac", "smax/3s5z")
-    assert (train.num_envs, train.data.warmup_frames, train.total_frames) == (32, 6400, 500_000)
+    assert (found.algorithm.name, train.task.name) == ("hasac", task)
+    assert (train.num_envs, train.total_frames) == (num_envs, 500_000)
+    assert train.data.warmup_frames == 200 * num_envs
     assert (train.data.buffer_size, train.network.hidden_sizes) == (200_000, [128, 128])
-    expected = {"n_step": 5, "batch_size": 256, "actor_lr": 1e-3, "critic_lr": 1e-3, "alpha": 0.01}
-    expected |= {"target_entropy_choices": 0.3, "exact_choices": False, "updates_per_step": 1.0}
+    expected = {"n_step": 5, "batch_size": 256, "actor_lr": 1e-3, "critic_lr": 1e-3}
+    expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05, "updates_per_step": 1.0}
+    expected |= {"target_entropy_choices": 0.3, "exact_choices": False}
     assert {key: values[key] for key in expected} == expected
 
 
@@ -434,7 +443,7 @@ def test_every_experiment_is_pinned() -> None:
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
     names.append("sumo/cologne8_happo")
-    names += [f"smax/3s5z_{a}" for a in ("happo", "hatrpo", "hamdpo", "mappo", "hasac")]
+    names += [f"{t}_{a}" for t in BATTLES for a in ("happo", "hatrpo", "hamdpo", "mappo", "hasac")]
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 
