@@ -27,9 +27,13 @@ class Line(NamedTuple):
     best: np.ndarray
     random: np.ndarray
     seconds: np.ndarray
-    won: np.ndarray | None
-    random_won: np.ndarray | None
-    battles: int
+    won: np.ndarray
+    random_won: np.ndarray
+
+    @property
+    def battles(self) -> int:
+        """How many each seed's last policy fought; 0: none, and ``won`` is NaN."""
+        return self.finished[0].battles
 
 
 def lines(runs: Sequence[Run], results: Results) -> list[Line]:
@@ -41,16 +45,10 @@ def lines(runs: Sequence[Run], results: Results) -> list[Line]:
     for (task, label), members in grouped.items():
         rows = [(run, row) for run in members if (row := results.find(run))]
         if rows:
-            columns = (
-                np.array([float(row[column]) for _, row in rows])
-                for column in ("return_mean", "best_mean", "random_mean", "wall_seconds")
-            )
-            finished, battles = [run for run, _ in rows], members[0].battles
-            won = [
-                np.array([int(row[column]) for _, row in rows]) if battles else None
-                for column in ("won", "random_won")
-            ]
-            found.append(Line(task, label, members[0].frames, finished, *columns, *won, battles))
+            names = "return_mean best_mean random_mean wall_seconds won random_won".split()
+            columns = (np.array([float(row[name] or "nan") for _, row in rows]) for name in names)
+            finished = [run for run, _ in rows]
+            found.append(Line(task, label, members[0].frames, finished, *columns))
     return found
 
 
