@@ -25,7 +25,7 @@ def climbing() -> Tensor:
 
 def penalty(where: str, k: float) -> Tensor:
     """The penalty game of Claus & Boutilier (1998): two optima, ``k`` <= 0 for mixing them."""
-    k = check(where, "k", k, number(high=0.0))
+    k = float(check(where, "k", k, number(high=0.0)))
     return torch.tensor([[10.0, 0.0, k], [0.0, 2.0, 0.0], [k, 0.0, 10.0]])
 
 
