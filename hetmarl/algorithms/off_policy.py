@@ -12,6 +12,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hetmarl.algorithms.sharing import check_sharing
 from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
 from hetmarl.lightning.module import TeamModule, adam, finite_means
@@ -46,6 +47,8 @@ class OffPolicyConfig:
     make a batch. 10 to 80."""
     burn_in: int = 10
     """Steps before those that bring memories up to date, without learning; 0 to 40."""
+    allow_shared_sequential: bool = False
+    """Let a sequential algorithm train agents that share parameters, as one joint agent per set."""
 
     def __post_init__(self) -> None:
         positive = ("n_step", "batch_size", "updates_per_step", "actor_lr", "critic_lr")
@@ -95,6 +98,7 @@ class OffPolicyModule(TeamModule):
         seed: int = 0,
     ) -> None:
         super().__init__(spec, config, network, seed)
+        check_sharing(self, "masac")
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         per_agent = [f"{q}/{name}" for q in self.quantities for name in self.spec.names]
@@ -121,7 +125,7 @@ class OffPolicyModule(TeamModule):
         return JointQ(self.spec, self.network, self.num_critics)
 
     def optimizers_of_team(self) -> list[Optimizer]:
-        """The critic's, the actors' in team order, the temperatures'."""
+        """The critic's, the units', the temperatures'."""
         config, loss = self.config, self.loss
         loss.reduce = self.reduce
 
@@ -130,7 +134,8 @@ class OffPolicyModule(TeamModule):
 
         norm = config.max_grad_norm
         critic = step(list(loss.critic.parameters()), config.critic_lr, norm)
-        actors = [step(list(a.parameters()), config.actor_lr, norm) for a in loss.policy.actors]
+        units = [nn.ModuleList(loss.policy.actors[i] for i in u) for u in loss.policy.units]
+        actors = [step(list(unit.parameters()), config.actor_lr, norm) for unit in units]
         adapted, lr = self.temperatures()
         temperatures = step(adapted, lr, None) if adapted else None
         self.engine = self.engine_type(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hetmarl.algorithms.sharing import check_sharing
 from hetmarl.data.rollout_data import RolloutBatch, RolloutData
 from hetmarl.engines import (
     GradientEpochs,
@@ -131,7 +131,7 @@ class OnPolicyModule(TeamModule):
         seed: int = 0,
     ) -> None:
         super().__init__(spec, config, network, seed)
-        self._check_sharing(self.policy)
+        check_sharing(self, "mappo")
         per_agent = [f"{q}/{name}" for q in self.quantities for name in self.spec.names]
         self.metric_names = ("loss_critic", "grad_norm_critic", "value_mean", *per_agent)
 
@@ -213,20 +213,3 @@ class OnPolicyModule(TeamModule):
         """Adam on these parameters, with gradients averaged over processes and clipped."""
         optimizer = adam(lr, epsilon=1e-5)(parameters)
         return GradientStep(parameters, optimizer, self.reduce, self.config.max_grad_norm)
-
-    def _check_sharing(self, policy: TeamPolicy) -> None:
-        shared = [unit for unit in policy.units if len(unit) > 1]
-        if not self.sequential or not shared:
-            return
-        names = "; ".join(", ".join(self.spec.names[i] for i in unit) for unit in shared)
-        text = (
-            f"{self.name} updates one agent after another, each against its predecessors' new "
-            f"policies, and the network settings let agents share parameters ({names}): an update "
-            "of one moves the others too, so the factor is no longer what the theory needs."
-        )
-        if not self.config.allow_shared_sequential:
-            raise ConfigError(
-                f"{text} Set network.sharing=none, take a simultaneous algorithm (mappo), or set "
-                "algo.allow_shared_sequential=true to update each set as one joint agent."
-            )
-        rank_zero_warn(f"{text} Each set is updated as one joint agent.")

@@ -14,60 +14,64 @@ from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.engines.step import GradientStep
 from hetmarl.networks.actors import Sample
 from hetmarl.networks.distributions import NoiseLike
+from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.off_policy import frozen, log_probs
 from hetmarl_envs.contract import TeamSpec
 
+Update = Callable[[Sequence[int], Sequence[Tensor]], None]
+"""``update(unit, joint_action)`` moves the parameters of a unit's agents and no others. Each member
+i descends its loss at ``joint_action`` with ``samples[i].action`` in its place."""
+
 
 def sequential_update(
-    order: Sequence[int],
+    order: Sequence[Sequence[int]],
     samples: Sequence[Sample],
-    update: Callable[[int, Sequence[Tensor]], None],
+    update: Update,
     resample: Callable[[int], Tensor],
 ) -> None:
-    """Updates agents one after another, each against its already updated predecessors.
+    """Updates units one after another, each against its already updated predecessors.
 
     Agent iₘ sees a^{i₁:ₘ₋₁} from the *new* policies of its predecessors, its own action with
     gradient, and a^{iₘ₊₁:ₙ} from the current policies of those to come: the advantage
     decomposition's order (Kuba et al. 2022, arXiv 2109.11251, lemma 1; algorithms HADDPG, HATD3,
-    HASAC).
+    HASAC). Agents that share parameters move together: to each the others are as they were.
 
     Args:
-        order: the agents' permutation.
+        order: the units' permutation; a unit is an agent, or those who share parameters.
         samples: every agent's action ``[B, W_i]``, with gradient, drawn before any update.
-        update: ``update(agent, joint_action)`` moves that agent's parameters alone.
+        update: of a unit.
         resample: ``resample(agent)`` draws its action again, from the updated policy.
     """
     joint = [sample.action.detach() for sample in samples]
-    for agent in order:
-        joint[agent] = samples[agent].action
-        update(agent, joint)
-        if agent != order[-1]:  # nobody follows the last
+    for place, unit in enumerate(order, start=1):
+        update(unit, joint)
+        if place < len(order):  # nobody follows the last
             with torch.no_grad():
-                joint[agent] = resample(agent)
+                for agent in unit:
+                    joint[agent] = resample(agent)
 
 
 def simultaneous_update(
-    samples: Sequence[Sample],
-    replayed: Sequence[Tensor],
-    update: Callable[[int, Sequence[Tensor]], None],
+    units: Sequence[Sequence[int]], replayed: Sequence[Tensor], update: Update
 ) -> None:
-    """Updates every agent against what the others did when the data was collected.
+    """Updates every unit against what the others did when the data was collected.
 
     (MADDPG; Lowe et al. 2017, arXiv 1706.02275, equation 5.)
 
     Args:
-        samples: every agent's action ``[B, W_i]``, with gradient.
+        units: agents, or those who share parameters.
         replayed: the joint action in the batch, each ``[B, W_i]``.
-        update: ``update(agent, joint_action)`` moves that agent's parameters alone.
+        update: of a unit.
     """
-    for agent, sample in enumerate(samples):
-        update(agent, [*replayed[:agent], sample.action, *replayed[agent + 1 :]])
+    for unit in units:
+        update(unit, replayed)
 
 
 class OffPolicyLoss(Protocol):
     """What the engine needs of a loss; ``hetmarl.objectives.JointQLoss`` says what it means."""
 
     spec: TeamSpec
+    policy: TeamPolicy
     critic: nn.Module
 
     @property
@@ -97,7 +101,7 @@ class OffPolicyEngine:
     Args:
         loss: the algorithm's losses.
         critic_step: descends the critic's loss.
-        actor_steps: one per agent, in team order.
+        actor_steps: one per unit of ``loss.policy.units``, in that order.
         temperature_step: descends the temperatures' loss; None: there are none, or they are fixed.
         polyak: share of the networks that their targets take over per step, typically .005.
         sequential: agents see their updated predecessors; otherwise the replayed actions of all.
@@ -114,6 +118,7 @@ class OffPolicyEngine:
     ) -> None:
         self.loss = loss
         self.critic_step = critic_step
+        self.units = loss.policy.units
         self.actor_steps = actor_steps
         self.temperature_step = temperature_step
         self.sequential = sequential
@@ -152,39 +157,70 @@ class OffPolicyEngine:
         self, data: TensorDictBase, randomness: UpdateRandomness
     ) -> dict[str, Tensor]:
         loss, noise, metrics = self.loss, randomness.noise, {}
-        samples = [loss.sample(data, i, noise) for i in range(len(self.actor_steps))]
+        samples = [loss.sample(data, i, noise) for i in range(loss.spec.num_agents)]
 
-        def update_actor(agent: int, joint_action: Sequence[Tensor]) -> None:
-            name, log_prob = loss.spec.names[agent], samples[agent].log_prob
-            found = self.move_actor(data, agent, joint_action, log_prob, randomness)
-            metrics.update({f"{quantity}/{name}": value for quantity, value in found.items()})
-            if log_prob is not None:
-                metrics[f"entropy/{name}"] = -loss.mean(log_prob.detach(), data, agent)
+        def update_actors(unit: Sequence[int], joint_action: Sequence[Tensor]) -> None:
+            found = self.move_unit(data, unit, joint_action, samples, randomness)
+            for quantity, values in found.items():
+                for agent, value in zip(unit, values, strict=True):
+                    metrics[f"{quantity}/{loss.spec.names[agent]}"] = value
+            for agent in unit:
+                if (log_prob := samples[agent].log_prob) is not None:
+                    name = loss.spec.names[agent]
+                    metrics[f"entropy/{name}"] = -loss.mean(log_prob.detach(), data, agent)
 
         with frozen(loss.critic):
             if self.sequential:
+                order = [self.units[k] for k in randomness.order(len(self.units))]
                 sequential_update(
-                    randomness.order(len(samples)),
+                    order,
                     samples,
-                    update_actor,
+                    update_actors,
                     lambda agent: loss.sample(data, agent, noise).action,
                 )
             else:
-                simultaneous_update(samples, loss.joint_action(data), update_actor)
+                simultaneous_update(self.units, loss.joint_action(data), update_actors)
         if self.temperature_step is not None:
             soft = cast(SoftLoss, loss)
             self.temperature_step(soft.temperature(data, log_probs(samples)))
         return metrics
 
-    def move_actor(
+    def move_unit(
         self,
         data: TensorDictBase,
-        agent: int,
+        unit: Sequence[int],
         joint_action: Sequence[Tensor],
-        log_prob: Tensor | None,
+        samples: Sequence[Sample],
         randomness: UpdateRandomness,
-    ) -> dict[str, Tensor]:
-        """One step of one agent at its turn; returns detached scalars in the order of time."""
-        loss_actor = self.loss.actor(data, agent, joint_action, log_prob)
-        grad_norm = self.actor_steps[agent](loss_actor)
-        return {"loss_actor": loss_actor.detach(), "grad_norm": grad_norm}
+    ) -> dict[str, list[Tensor]]:
+        """One step of one unit at its turn.
+
+        Returns:
+            Detached scalars of each of its agents, in the order of time.
+        """
+        losses = self.losses(data, unit, joint_action, samples)
+        norm = self.step_of(unit)(sum(losses[1:], losses[0]))
+        return {"loss_actor": [x.detach() for x in losses], "grad_norm": [norm] * len(unit)}
+
+    def losses(
+        self,
+        data: TensorDictBase,
+        unit: Sequence[int],
+        joint_action: Sequence[Tensor],
+        samples: Sequence[Sample],
+    ) -> list[Tensor]:
+        """L_π of each of a unit's agents (scalars), the other actions as given.
+
+        Their sum has the gradient of the unit's joint policy: that of an agent's action is the same
+        whether or not the others' carry theirs.
+        """
+        losses = []
+        for agent in unit:
+            joint = [*joint_action]
+            joint[agent] = samples[agent].action
+            losses.append(self.loss.actor(data, agent, joint, samples[agent].log_prob))
+        return losses
+
+    def step_of(self, unit: Sequence[int]) -> GradientStep:
+        """What moves a unit's parameters."""
+        return self.actor_steps[self.units.index(list(unit))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import torch
 from tensordict import TensorDictBase
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from hetmarl.engines.off_policy import OffPolicyEngine
 from hetmarl.engines.randomness import UpdateRandomness
+from hetmarl.networks.actors import Sample
 from hetmarl.objectives.drifts import NoDrift
 from hetmarl.objectives.mehaml import MEHAMLLoss
 
@@ -75,7 +75,8 @@ class SoftMirrorEngine(OffPolicyEngine):
 
     At its turn an agent descends its loss plus the mean drift, then is projected back into the
     neighbourhood, measured on the batch; its successors see what it is after that. Both are
-    relative to the loss's old policies. Metrics per agent besides: ``drift``, unless it is
+    relative to the loss's old policies. Agents that share parameters do so together, and the
+    distance is the mean of theirs. Metrics per agent besides: ``drift``, unless it is
     ``NoDrift``, and with a neighbourhood ``distance`` and ``step_fraction``, see ``Projection``.
 
     Arguments are ``OffPolicyEngine``'s.
@@ -83,28 +84,38 @@ class SoftMirrorEngine(OffPolicyEngine):
 
     loss: MEHAMLLoss  # type: ignore[assignment]
 
-    def move_actor(
+    def move_unit(
         self,
         data: TensorDictBase,
-        agent: int,
+        unit: Sequence[int],
         joint_action: Sequence[Tensor],
-        log_prob: Tensor | None,
+        samples: Sequence[Sample],
         randomness: UpdateRandomness,
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, list[Tensor]]:
         loss, found = self.loss, {}
-        old = loss.old(data, agent, randomness.side_noise)
-        loss_actor = loss.actor(data, agent, joint_action, log_prob)
+        old = [loss.old(data, agent, randomness.side_noise) for agent in unit]
+        losses = self.losses(data, unit, joint_action, samples)
         if not isinstance(loss.drift, NoDrift):
-            drift = loss.drift_cost(data, agent, old)
-            found["drift"] = drift.detach()
-            loss_actor = loss_actor + drift
-        found["loss_actor"] = loss_actor.detach()
-        found["grad_norm"] = self.actor_steps[agent](loss_actor)
+            drifts = [loss.drift_cost(data, i, o) for i, o in zip(unit, old, strict=True)]
+            found["drift"] = [drift.detach() for drift in drifts]
+            losses = [cost + drift for cost, drift in zip(losses, drifts, strict=True)]
+        found["loss_actor"] = [cost.detach() for cost in losses]
+        found["grad_norm"] = [self.step_of(unit)(sum(losses[1:], losses[0]))] * len(unit)
         if loss.neighbourhood is not None:
+
+            def distance() -> Tensor:
+                each = [loss.distance(data, i, o) for i, o in zip(unit, old, strict=True)]
+                return torch.stack(each).mean()
+
             project = Projection(
-                loss.policy.actors[agent].parameters(),
-                loss.old_actors[agent].parameters(),
+                _parameters(loss.policy.actors, unit),
+                _parameters(loss.old_actors, unit),
                 loss.neighbourhood.radius,
             )
-            found |= project(partial(loss.distance, data, agent, old))
+            found |= {name: [value] * len(unit) for name, value in project(distance).items()}
         return found
+
+
+def _parameters(actors: nn.ModuleList, unit: Sequence[int]) -> list[nn.Parameter]:
+    """Those of a unit's actors, each once."""
+    return list(nn.ModuleList(actors[i] for i in unit).parameters())

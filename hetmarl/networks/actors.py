@@ -21,7 +21,7 @@ from hetmarl.networks.distributions import (
     mask_logits,
 )
 from hetmarl.networks.network import Network
-from hetmarl.networks.off_policy import OffPolicyActor, actor_net
+from hetmarl.networks.off_policy import OffPolicyActor
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.errors import ConfigError
 
@@ -52,14 +52,13 @@ class SquashedActor(OffPolicyActor):
     half_width: Tensor
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig, outputs: int) -> None:
-        super().__init__()
+        super().__init__(agent, config, outputs)
         low, high = torch.tensor(agent.action.low), torch.tensor(agent.action.high)
         if not torch.isfinite(high - low).all() or (high <= low).any():
             raise ConfigError(
                 f"agent '{agent.name}': squashed actions need finite action bounds with "
                 f"low < high, given low={agent.action.low}, high={agent.action.high}."
             )
-        self.net = actor_net(vector_length(agent), outputs, config)
         centre = (high + low) / 2
         half_width = torch.minimum(high - centre, centre - low)
         # rounded, centre ± half_width can pass a bound by the last bit
@@ -94,6 +93,12 @@ class SquashedGaussianActor(SquashedActor):
     def forward(self, observation: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
         """Observation ``[*B, O]`` to mean and log standard deviation of u, each ``[*B, A]``."""
         return self._moments(self.output(observation, memory)[0])
+
+    def own(self, output: Tensor) -> Tensor:
+        if output.shape[-1] == self.outputs:
+            return output
+        # the means first, then the deviations, of those with the most dimensions too
+        return torch.cat([x[..., : self.outputs // 2] for x in output.chunk(2, dim=-1)], dim=-1)
 
     def _moments(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = output.chunk(2, dim=-1)
@@ -276,9 +281,8 @@ class GumbelActor(OffPolicyActor):
     """
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
-        super().__init__()
+        super().__init__(agent, config, agent.action.width)
         self.choices = list(agent.action.choices)
-        self.net = actor_net(vector_length(agent), agent.action.width, config)
 
     def forward(
         self,
@@ -339,13 +343,3 @@ def make_actor(agent: AgentSpec, config: NetworkConfig) -> SquashedGaussianActor
     """The stochastic off-policy actor for an agent's action space."""
     kind = SquashedGaussianActor if agent.action.kind == "continuous" else GumbelActor
     return kind(agent, config)
-
-
-def vector_length(agent: AgentSpec) -> int:
-    """The length of the agent's observation, which an MLP reads."""
-    if len(agent.observation_shape) != 1:
-        raise ConfigError(
-            f"agent '{agent.name}' observes {list(agent.observation_shape)}, expected a vector "
-            "[O]. Flatten it in the environment (torchrl.envs.FlattenObservation)."
-        )
-    return agent.observation_shape[0]

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from hetmarl.typed import build, convert
-from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.contract import AgentSpec, TeamSpec
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -23,97 +23,6 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 MEMORIES = ("none", "gru", "lstm")
 SHARINGS = ("none", "full", "seps")
-
-
-@dataclass
-class NetworkConfig:
-    """Sizes of the actor and critic networks; defaults are HARL's for off-policy learning."""
-
-    hidden_sizes: list[int] = field(default_factory=lambda: [256, 256])
-    """Units of each hidden layer, typically 64 to 512."""
-    activation: str = "relu"
-    """Between layers: relu, tanh, elu, selu, gelu, silu or leaky_relu."""
-    actor_last_activation: str | None = "tanh"
-    """After the actor's last hidden layer; null: as elsewhere (HARL bounds it with tanh)."""
-    memory: str = "none"
-    """Recurrent layer after the hidden ones: none, gru or lstm; off policy in actors only."""
-    memory_size: int = 64
-    """Units of the recurrent layer, 32 to 256."""
-    memory_layers: int = 1
-    """Recurrent layers on top of each other, 1 or 2."""
-
-    def __post_init__(self) -> None:
-        self.hidden_sizes = [int(size) for size in self.hidden_sizes]
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ConfigError(
-                f"network.hidden_sizes={self.hidden_sizes}: expected at least one size, each 1 or "
-                "more, such as [256, 256]."
-            )
-        _choice("activation", self.activation, ACTIVATIONS)
-        if self.actor_last_activation is not None:
-            _choice("actor_last_activation", self.actor_last_activation, ACTIVATIONS)
-        _choice("memory", self.memory, MEMORIES)
-        for name in ("memory_size", "memory_layers"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
-
-    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
-        """The team's actors, in team order; what ``TeamPolicy`` acts with.
-
-        Raises:
-            ConfigError: an agent's spaces have no such actor.
-        """
-        from hetmarl.networks.actors import make_actor  # which is made from this config
-
-        return [make_actor(agent, self) for agent in spec.agents]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values only, for checkpoints."""
-        return asdict(self)
-
-
-@dataclass
-class DeterministicNetworkConfig(NetworkConfig):
-    """The networks of deterministic policies and their critics; defaults are HARL's."""
-
-    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128])
-    """Units of each hidden layer, typically 64 to 512."""
-    exploration_noise: float = 0.1
-    """σ of the noise on real-valued actions, in half widths of the bounds; .05 to .3. Choices
-    explore by Gumbel noise, which has no such size."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.exploration_noise >= 0:
-            raise ConfigError(
-                f"network.exploration_noise={self.exploration_noise}: expected 0 or more."
-            )
-
-    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
-        """The team's actors, in team order."""
-        from hetmarl.networks.deterministic import make_deterministic_actor  # made from this config
-
-        return [make_deterministic_actor(agent, self) for agent in spec.agents]
-
-
-@dataclass
-class GreedyNetworkConfig(NetworkConfig):
-    """The networks of agents that are greedy in a Q-function of their own (HAD3QN)."""
-
-    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128, 128])
-    """Units of each hidden layer; the actors' last one is that of each of two streams."""
-    actor_last_activation: str | None = None
-    """After the actor's last hidden layer; null: as elsewhere."""
-
-    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
-        """The team's actors, in team order.
-
-        Raises:
-            ConfigError: an agent's actions are no choices, or too many.
-        """
-        from hetmarl.networks.dueling import DuelingActor  # which is made from this config
-
-        return [DuelingActor(agent, self) for agent in spec.agents]
 
 
 @dataclass
@@ -156,6 +65,116 @@ class SePSConfig:
             )
 
 
+@dataclass
+class NetworkConfig:
+    """Sizes of the actor and critic networks; defaults are HARL's for off-policy learning."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [256, 256])
+    """Units of each hidden layer, typically 64 to 512."""
+    activation: str = "relu"
+    """Between layers: relu, tanh, elu, selu, gelu, silu or leaky_relu."""
+    actor_last_activation: str | None = "tanh"
+    """After the actor's last hidden layer; null: as elsewhere (HARL bounds it with tanh)."""
+    memory: str = "none"
+    """Recurrent layer after the hidden ones: none, gru or lstm; off policy in actors only."""
+    memory_size: int = 64
+    """Units of the recurrent layer, 32 to 256."""
+    memory_layers: int = 1
+    """Recurrent layers on top of each other, 1 or 2."""
+    sharing: str | list[list[str]] = "none"
+    """Agents with common parameters: none, full, seps, or sets such as [[leg_0,leg_1],[body]]. It
+    holds for actors and for the critics of IPPO and IA2C; other critics are one for all."""
+    agent_id: bool = True
+    """Networks that are shared read which agent they work for, as a one-hot vector."""
+    seps: SePSConfig = field(default_factory=SePSConfig)
+    """How sharing=seps finds its sets."""
+
+    def __post_init__(self) -> None:
+        self.hidden_sizes = [int(size) for size in self.hidden_sizes]
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ConfigError(
+                f"network.hidden_sizes={self.hidden_sizes}: expected at least one size, each 1 or "
+                "more, such as [256, 256]."
+            )
+        _choice("activation", self.activation, ACTIVATIONS)
+        if self.actor_last_activation is not None:
+            _choice("actor_last_activation", self.actor_last_activation, ACTIVATIONS)
+        _choice("memory", self.memory, MEMORIES)
+        for name in ("memory_size", "memory_layers"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
+        if isinstance(self.seps, dict):  # out of a checkpoint
+            self.seps = build(SePSConfig, self.seps, "network.seps")
+        if isinstance(self.sharing, str):
+            _choice("sharing", self.sharing, SHARINGS)
+        elif not all(names and not isinstance(names, str) for names in self.sharing):
+            raise ConfigError(
+                f"network.sharing={self.sharing}: expected {', '.join(SHARINGS)} or a list of sets "
+                "of agents such as [[leg_0,leg_1],[body]]."
+            )
+        else:
+            self.sharing = [list(names) for names in self.sharing]
+
+    def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+        """The team's actors, in team order; what ``TeamPolicy`` acts with.
+
+        Those that share parameters share networks.
+
+        Raises:
+            ConfigError: an agent's spaces have no such actor, or ``sharing`` does not fit the team.
+        """
+        from hetmarl.networks.sharing import make_off_policy_actors  # which needs this config
+
+        return make_off_policy_actors(spec, self, self._make_actor)
+
+    def _make_actor(self, agent: AgentSpec) -> Any:
+        from hetmarl.networks.actors import make_actor
+
+        return make_actor(agent, self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, for checkpoints."""
+        return asdict(self)
+
+
+@dataclass
+class DeterministicNetworkConfig(NetworkConfig):
+    """The networks of deterministic policies and their critics; defaults are HARL's."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128])
+    """Units of each hidden layer, typically 64 to 512."""
+    exploration_noise: float = 0.1
+    """σ of the noise on real-valued actions, in half widths of the bounds; .05 to .3. Choices
+    explore by Gumbel noise, which has no such size."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.exploration_noise >= 0:
+            raise ConfigError(
+                f"network.exploration_noise={self.exploration_noise}: expected 0 or more."
+            )
+
+    def _make_actor(self, agent: AgentSpec) -> Any:
+        from hetmarl.networks.deterministic import make_deterministic_actor
+
+        return make_deterministic_actor(agent, self)
+
+
+@dataclass
+class GreedyNetworkConfig(NetworkConfig):
+    """The networks of agents that are greedy in a Q-function of their own (HAD3QN)."""
+
+    hidden_sizes: list[int] = field(default_factory=lambda: [128, 128, 128])
+    """Units of each hidden layer; the actors' last one is that of each of two streams."""
+    actor_last_activation: str | None = None
+    """After the actor's last hidden layer; null: as elsewhere."""
+
+    def _make_actor(self, agent: AgentSpec) -> Any:
+        from hetmarl.networks.dueling import DuelingActor
+
+        return DuelingActor(agent, self)
+
+
 # Settings of the team, which no single network can have for itself.
 _OF_THE_TEAM = ("agents", "critic", "sharing", "agent_id", "seps")
 
@@ -180,13 +199,6 @@ class OnPolicyNetworkConfig(NetworkConfig):
     """Initial w; 1 gives σ = .73·std_scale."""
     channels: list[int] = field(default_factory=lambda: [32, 64])
     """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
-    sharing: str | list[list[str]] = "none"
-    """Agents with common parameters: none, full, seps, or sets such as [[leg_0,leg_1],[body]]. It
-    holds for actors and for the critics of IPPO and IA2C; other critics are one for all."""
-    agent_id: bool = True
-    """Networks that are shared read which agent they work for, as a one-hot vector."""
-    seps: SePSConfig = field(default_factory=SePSConfig)
-    """How sharing=seps finds its sets."""
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Settings of single actors, such as {agent_1: {memory: gru}}."""
     critic: dict[str, Any] = field(default_factory=dict)
@@ -194,17 +206,6 @@ class OnPolicyNetworkConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.seps, dict):  # out of a checkpoint
-            self.seps = build(SePSConfig, self.seps, "network.seps")
-        if isinstance(self.sharing, str):
-            _choice("sharing", self.sharing, SHARINGS)
-        elif not all(names and not isinstance(names, str) for names in self.sharing):
-            raise ConfigError(
-                f"network.sharing={self.sharing}: expected {', '.join(SHARINGS)} or a list of sets "
-                "of agents such as [[leg_0,leg_1],[body]]."
-            )
-        else:
-            self.sharing = [list(names) for names in self.sharing]
         for name in ("std_scale", "actor_gain"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -18,7 +18,7 @@ from hetmarl.networks.body import (
     start_memory,
 )
 from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
-from hetmarl.networks.mlp import mlp
+from hetmarl.networks.mlp import MLP, mlp
 from hetmarl.networks.network import Network, make_networks
 from hetmarl.networks.sharing import sharing_sets
 from hetmarl_envs.contract import TeamSpec
@@ -55,10 +55,40 @@ class JointQ(nn.Module):
         Returns:
             Q₁, Q₂, …, each ``[*B, 1]``.
         """
-        dtype = next(self.parameters()).dtype
-        x = torch.cat([state, *actions], dim=-1).to(dtype)
-        batch, x = x.shape[:-1], x.reshape(-1, x.shape[-1])  # matrices have the faster products
-        return tuple(value(x).to(dtype).view(*batch, 1) for value in self.values[:first])
+        batch, x = self._input(state, actions)
+        return tuple(value(x).to(x.dtype).view(*batch, 1) for value in self.values[:first])
+
+    def candidates(
+        self, state: Tensor, actions: Sequence[Tensor], agent: int, choices: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Values of each of one agent's choices, the other actions as given.
+
+        The first layer, which is linear in the joint action, is evaluated once for all of them.
+
+        Args:
+            state: ``[*B, S]``.
+            actions: in team order, each ``[*B, W_j]``; the agent's own does not count.
+            agent: whose choices.
+            choices: one-hot ``[C, W_i]``.
+
+        Returns:
+            Q₁, Q₂, …, each ``[*B, C]``.
+        """
+        beside = [torch.zeros_like(a) if i == agent else a for i, a in enumerate(actions)]
+        batch, x = self._input(state, beside)
+        start = state.shape[-1] + sum(action.shape[-1] for action in actions[:agent])
+        found = []
+        for value in self.values:
+            layers: Any = list(cast(MLP, value))
+            own = choices.to(x) @ layers[0].weight[:, start : start + choices.shape[-1]].T
+            hidden = layers[1](layers[0](x).unsqueeze(-2) + own).flatten(0, 1)
+            found.append(MLP(*layers[2:])(hidden).to(x.dtype).view(*batch, len(choices)))
+        return tuple(found)
+
+    def _input(self, state: Tensor, actions: Sequence[Tensor]) -> tuple[torch.Size, Tensor]:
+        """``*B``, and what the networks read as a matrix, which has the faster products."""
+        x = torch.cat([state, *actions], dim=-1).to(next(self.parameters()).dtype)
+        return x.shape[:-1], x.reshape(-1, x.shape[-1])
 
 
 class StateValue(nn.Module):

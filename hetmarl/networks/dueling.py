@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hetmarl.networks.actors import Sample, vector_length
+from hetmarl.networks.actors import Sample
 from hetmarl.networks.body import Memory
 from hetmarl.networks.config import ACTIVATIONS, NetworkConfig
 from hetmarl.networks.distributions import NoiseLike, mask_logits
@@ -41,12 +41,13 @@ class DuelingActor(OffPolicyActor):
             vector.
     """
 
+    value: nn.Module
+    advantage: nn.Module
     choices: Tensor
     encoded: Tensor
     epsilon: Tensor
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig) -> None:
-        super().__init__()
         space = agent.action
         if space.kind == "continuous":
             raise ConfigError(
@@ -61,26 +62,33 @@ class DuelingActor(OffPolicyActor):
                 f"an agent that is greedy in a Q-function has one output for each, {MAX_CHOICES} "
                 "at most. Take algo=hasac, whose components are drawn one by one."
             )
-        *body, last = config.hidden_sizes
-        width = vector_length(agent)
-        self.net: nn.Module = nn.Identity()
-        if config.memory != "none":
-            self.net, width = RecurrentLayers(width, body, config), config.memory_size
-        elif body:
-            act = config.activation
-            self.net = nn.Sequential(mlp(width, body[-1], body[:-1], act), ACTIVATIONS[act]())
-            width = body[-1]
-        how: Any = ([last], config.activation, config.actor_last_activation)
-        self.value, self.advantage = mlp(width, 1, *how), mlp(width, count, *how)
+        super().__init__(agent, config, count)
         choices = torch.cartesian_prod(*(torch.arange(k) for k in space.choices))
         choices = choices.reshape(count, -1)
         self.register_buffer("choices", choices, persistent=False)
         self.register_buffer("encoded", space.encode(choices).float(), persistent=False)
         self.register_buffer("epsilon", torch.zeros(()))
 
+    @staticmethod
+    def networks(inputs: int, outputs: int, config: NetworkConfig) -> dict[str, nn.Module]:
+        *body, last = config.hidden_sizes
+        net: nn.Module = nn.Identity()
+        width = inputs
+        if config.memory != "none":
+            net, width = RecurrentLayers(inputs, body, config), config.memory_size
+        elif body:
+            act = config.activation
+            net = nn.Sequential(mlp(inputs, body[-1], body[:-1], act), ACTIVATIONS[act]())
+            width = body[-1]
+        how: Any = ([last], config.activation, config.actor_last_activation)
+        return {"net": net, "value": mlp(width, 1, *how), "advantage": mlp(width, outputs, *how)}
+
     @property
     def like(self) -> Tensor:
         return self.encoded
+
+    def own(self, output: Tensor) -> Tensor:
+        return output  # features: both streams read all of them
 
     def forward(
         self,
@@ -102,7 +110,7 @@ class DuelingActor(OffPolicyActor):
 
     def _values(self, features: Tensor, action_mask: Tensor | None) -> Tensor:
         weight, legal = self.encoded, self.legal(action_mask)
-        value, advantage = self.value(features), self.advantage(features)
+        value, advantage = self.value(features), self.advantage(features)[..., : self.outputs]
         value, advantage = value.to(weight), advantage.to(weight)
         if legal is None:
             return value + advantage - advantage.mean(-1, keepdim=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from hetmarl.networks.config import ACTIVATIONS, NetworkConfig
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.recurrence import Recurrence
+from hetmarl_envs.contract import AgentSpec
+from hetmarl_envs.errors import ConfigError
 
 
 class RecurrentLayers(nn.Module):
@@ -90,9 +92,37 @@ class OffPolicyActor(nn.Module):
     """An actor on a plain network ``net``, or on ``RecurrentLayers``.
 
     With a memory ``*B`` is ``N``, one step, or ``N, T``, and ``Memory`` says where it goes on.
+
+    Args:
+        agent: its spaces.
+        config: sizes.
+        outputs: numbers P that it takes from its network.
     """
 
     net: nn.Module
+    suffix: Tensor
+
+    def __init__(self, agent: AgentSpec, config: NetworkConfig, outputs: int) -> None:
+        super().__init__()
+        self.inputs, self.outputs = vector_length(agent), outputs
+        self.use(self.networks(self.inputs, outputs, config), torch.zeros(0))
+
+    @staticmethod
+    def networks(inputs: int, outputs: int, config: NetworkConfig) -> dict[str, nn.Module]:
+        """What holds its parameters, by attribute, for observations ``[*B, inputs]``."""
+        return {"net": actor_net(inputs, outputs, config)}
+
+    def use(self, networks: Mapping[str, nn.Module], suffix: Tensor) -> None:
+        """Works with these, perhaps those of other agents too, from now on.
+
+        Args:
+            networks: of ``networks``, for P outputs or more.
+            suffix: constants behind every observation ``[X]``: zeros up to the longest one of those
+                who share the networks, then which of them it is.
+        """
+        for name, network in networks.items():
+            setattr(self, name, network)
+        self.register_buffer("suffix", suffix, persistent=False)
 
     @property
     def like(self) -> Tensor:
@@ -108,18 +138,28 @@ class OffPolicyActor(nn.Module):
         self, observation: Tensor, memory: Memory | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """What the network makes of ``[*B, O]``, and its state after the last step ``[N, H]``."""
-        # to the weights' device and dtype, and out of autocast's: in bfloat16 what follows would
-        # have two or three digits
-        x, dtype = observation.to(self.like), self.like.dtype
+        # out of autocast's dtype: in bfloat16 what follows would have two or three digits
+        x, dtype = self._read(observation), self.like.dtype
         if isinstance(self.net, RecurrentLayers):
             output, hidden = self.net(x, memory)
-            return output.to(dtype), hidden
-        return self.net(x).to(dtype), None
+            return self.own(output.to(dtype)), hidden
+        return self.own(self.net(x).to(dtype)), None
 
     def states(self, observation: Tensor, memory: Memory | None = None) -> Tensor:
         """The recurrent state after every step, ``[N, T, H]``, of observations ``[N, T, O]``."""
         assert isinstance(self.net, RecurrentLayers)
-        return self.net.states(observation.to(self.like), memory)
+        return self.net.states(self._read(observation), memory)
+
+    def own(self, output: Tensor) -> Tensor:
+        """What is this agent's of outputs ``[*B, P or more]``."""
+        return output[..., : self.outputs]
+
+    def _read(self, observation: Tensor) -> Tensor:
+        """What the network reads, on the weights' device and in their dtype."""
+        x = observation.to(self.like)
+        if not self.suffix.numel():
+            return x
+        return torch.cat([x, self.suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
 
 
 def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:
@@ -128,3 +168,13 @@ def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:
         return RecurrentMLP(inputs, outputs, config, config.actor_last_activation)
     sizes, activation = config.hidden_sizes, config.activation
     return mlp(inputs, outputs, sizes, activation, config.actor_last_activation)
+
+
+def vector_length(agent: AgentSpec) -> int:
+    """The length of the agent's observation, which an MLP reads."""
+    if len(agent.observation_shape) != 1:
+        raise ConfigError(
+            f"agent '{agent.name}' observes {list(agent.observation_shape)}, expected a vector "
+            "[O]. Flatten it in the environment (torchrl.envs.FlattenObservation)."
+        )
+    return agent.observation_shape[0]

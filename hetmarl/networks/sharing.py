@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from hetmarl.networks.actors import Actor, ChoiceActor, GaussianActor
-from hetmarl.networks.config import OnPolicyNetworkConfig
+from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
 from hetmarl.networks.network import make_networks
-from hetmarl_envs.contract import TeamSpec
+from hetmarl.networks.off_policy import OffPolicyActor
+from hetmarl_envs.contract import AgentSpec, TeamSpec
 from hetmarl_envs.errors import ConfigError, UnknownNameError, did_you_mean
 
 
@@ -47,7 +50,37 @@ def make_actors(spec: TeamSpec, config: OnPolicyNetworkConfig) -> list[nn.Module
     return [actors[i] for i in range(spec.num_agents)]
 
 
-def sharing_sets(spec: TeamSpec, config: OnPolicyNetworkConfig) -> list[list[int]]:
+def make_off_policy_actors(
+    spec: TeamSpec, config: NetworkConfig, make: Callable[[AgentSpec], OffPolicyActor]
+) -> list[nn.Module]:
+    """The team's off-policy actors, in team order, by ``config.sharing``.
+
+    Where the agents' spaces differ, observations are filled up with zeros and surplus outputs
+    ignored, here and nowhere in the data.
+
+    Args:
+        spec: the team.
+        config: of the networks.
+        make: an agent's actor with networks of its own.
+
+    Raises:
+        UnknownNameError, ConfigError: see ``sharing_sets``.
+    """
+    actors = [make(agent) for agent in spec.agents]
+    for members in sharing_sets(spec, config):
+        if len(members) == 1:
+            continue
+        sharing = [actors[i] for i in members]
+        longest = max(actor.inputs for actor in sharing)
+        ids = torch.eye(len(members)) if config.agent_id else torch.zeros(len(members), 0)
+        outputs = max(actor.outputs for actor in sharing)
+        networks = sharing[0].networks(longest + ids.shape[1], outputs, config)
+        for actor, own in zip(sharing, ids, strict=True):
+            actor.use(networks, torch.cat([torch.zeros(longest - actor.inputs), own]))
+    return list(actors)
+
+
+def sharing_sets(spec: TeamSpec, config: NetworkConfig) -> list[list[int]]:
     """Agents' positions, by set of shared parameters.
 
     Raises:

@@ -261,17 +261,7 @@ class JointQLoss(LossModule):
         Returns:
             ``[*B, C]``, the least of the critic's values.
         """
-        state, count = self.state(data), len(choices)
-        rows = state.shape[:-1].numel()
-
-        def repeat(values: Tensor) -> Tensor:
-            """``[*B, W]`` to ``[B·C, W]``, each row C times."""
-            return values.reshape(rows, -1).repeat_interleave(count, dim=0)
-
-        actions = [repeat(action) for action in joint_action]
-        actions[agent] = choices.repeat(rows, 1)
-        values = least(self.critic(repeat(state), actions))
-        return values.reshape(*state.shape[:-1], count)
+        return least(self.critic.candidates(self.state(data), joint_action, agent, choices))
 
     def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor:
         """Mean of ``value [*B, 1]`` over the samples in which the agent lives (scalar)."""

@@ -193,6 +193,7 @@ def test_tuned_deterministic(settings: Compose, task: str, algorithm: str) -> No
     assert train.task.options == {"observability": "full"}
     expected = {"gamma": 0.99, "polyak": 0.005, "batch_size": 1000, "max_grad_norm": None}
     expected |= {"actor_lr": 5e-4, "critic_lr": 1e-3, "sequence_length": 20, "burn_in": 10}
+    expected["allow_shared_sequential"] = False
     if "td3" in algorithm:
         steps, delay = TUNED_TD3[task]
         updates, noise = 1.0, 0.1

@@ -140,7 +140,8 @@ def off_policy(name: str, shards: tuple[int, ...], reduce: Reduce, case: dict[st
                 pairs = zip(parts, shards, strict=True)
                 parts = [as_slices(part, module, rank) for part, rank in pairs]
             module.engine.update(torch.cat(parts), randomness, actors=moves)
-            actors = module.policy.actors if moves else ()
+            units = module.policy.units if moves else ()
+            actors = [torch.nn.ModuleList(module.policy.actors[i] for i in u) for u in units]
             gradients.update(map(numel, (module.critic, *actors)))
     return module.loss, gradients
 
@@ -234,6 +235,18 @@ CASES: dict[str, dict[str, Any]] = {
     "hasac, recurrent": {"deaths": True, "arm": CHOICE, "network": GRU},
     "hatd3, recurrent": {"deaths": True, "network": GRU},
     "masac, deaths": {"deaths": True},
+    "hasac, shared": {
+        "deaths": True,
+        "arm": CHOICE,
+        "network": {"sharing": [["a", "c"], ["b"]]},
+        "config": {"allow_shared_sequential": True},
+    },
+    "hasac_ball, shared": {
+        "deaths": True,
+        "network": FULL,
+        "config": {"allow_shared_sequential": True, "radius": 1e-5},
+    },
+    "matd3, shared": {"deaths": True, "network": FULL},
     "haddpg, choices": {"deaths": True, "arm": CHOICE},
     "hatd3": {"deaths": True},
     "hatd3, choices": {"deaths": False, "arm": CHOICE},

@@ -294,10 +294,109 @@ def test_sequential_update_draws_nothing_for_the_last() -> None:
         return torch.full((1, 1), 10.0 + i)
 
     sequential_update(
-        [2, 0, 1], samples, lambda i, a: seen.append((i, [x.item() for x in a])), resample
+        [[2], [0], [1]], samples, lambda u, a: seen.append((u, [x.item() for x in a])), resample
     )
-    assert seen == [(2, [0.0, 1.0, 2.0]), (0, [0.0, 1.0, 12.0]), (1, [10.0, 1.0, 12.0])]
+    assert seen == [([2], [0.0, 1.0, 2.0]), ([0], [0.0, 1.0, 12.0]), ([1], [10.0, 1.0, 12.0])]
     assert drawn == [2, 0]
+
+
+# ---------------------------------------------------------------------- units
+PAIR = NetworkConfig([8], activation="tanh", sharing=[["left", "right"], ["body"]])
+
+
+def sharing(**settings: Any) -> tuple[HASACLoss, OffPolicyEngine]:
+    """Left and right share their parameters; one gradient step moves by exactly the gradient."""
+    loss = HASACLoss(TeamPolicy(UNEQUAL, PAIR), JointQ(UNEQUAL, PAIR), **settings).double()
+
+    def step(module: nn.Module, lr: float) -> GradientStep:
+        parameters = list(module.parameters())
+        return GradientStep(parameters, torch.optim.SGD(parameters, lr=lr))
+
+    units = [nn.ModuleList(loss.policy.actors[i] for i in unit) for unit in loss.policy.units]
+    steps = [step(unit, 1.0) for unit in units]
+    return loss, OffPolicyEngine(loss, step(loss.critic, 0.0), steps)
+
+
+@pytest.mark.parametrize("deaths", [False, True])
+def test_a_unit_descends_the_loss_of_its_joint_policy(deaths: bool) -> None:
+    """Σᵢ E[αⁱ·log πⁱ] − E[min Q(s, a)] with the gradient through all of its actions at once."""
+    loss, engine = sharing(alpha=0.3)
+    data = batch(UNEQUAL, deaths=deaths, dtype=torch.float64)
+    before = copy.deepcopy(loss)
+    spy_on = []
+    for iteration in range(20):  # one in which the pair comes first
+        if UpdateRandomness(0, iteration).order(2) == [0, 1]:
+            break
+    sample = loss.sample
+
+    def kept(data: Any, i: int, noise: Any) -> Sample:
+        spy_on.append((i, data, sample(data, i, noise)))
+        return spy_on[-1][2]
+
+    loss.sample = kept  # type: ignore[method-assign]
+    metrics = engine.update(data, UpdateRandomness(0, iteration))
+    drawn = [s for _, seen, s in spy_on if seen is data]
+    joint = [s.action.detach() for s in drawn[:3]]
+    again = [s for _, seen, s in spy_on if seen is data][3:]
+    assert len(again) == 2  # left and right, for the body, and nobody after it
+
+    redone, costs = [], []
+    for i in (0, 2):
+        epsilon = _noise_of(before, data, i, joint[i])
+        redone.append(before.sample(data, i, lambda _, e=epsilon: e))
+    action = [redone[0].action, joint[1], redone[1].action]
+    torch.testing.assert_close([a.detach() for a in action], joint)
+    q = torch.minimum(*before.critic(before.state(data), action))
+    weights_of = [UNEQUAL.alive(data, i) if deaths else None for i in (0, 2)]
+    for sampled, i, alive in zip(redone, (0, 2), weights_of, strict=True):
+        share = torch.full_like(q, 1 / len(q)) if alive is None else alive / alive.sum()
+        own = [a if k == i else a.detach() for k, a in enumerate(action)]
+        value = torch.minimum(*before.critic(before.state(data), own))
+        costs.append((share * (0.3 * sampled.log_prob - value)).sum())
+    if not deaths:  # and all of it in one
+        entropy = sum((0.3 * s.log_prob).mean() for s in redone)
+        costs = [entropy - q.mean()]
+    parameters = list(before.policy.actors[0].parameters())
+    gradient = torch.autograd.grad(sum(costs), parameters)
+    after = list(loss.policy.actors[0].parameters())
+    for old, new, g in zip(parameters, after, gradient, strict=True):
+        torch.testing.assert_close(new, old - g)
+    assert metrics["grad_norm/left"] == metrics["grad_norm/right"]
+    assert metrics["loss_actor/left"] != metrics["loss_actor/right"]
+
+
+def _noise_of(loss: HASACLoss, data: TensorDict, i: int, action: Tensor) -> Tensor:
+    """The noise that an agent's action was drawn with."""
+    actor: Any = loss.policy.actors[i]
+    mean, log_std = actor(UNEQUAL.observation(data, i))
+    u = ((action - actor.centre) / actor.half_width).atanh()
+    return ((u - mean) / log_std.exp()).detach()
+
+
+def test_a_unit_moves_alone_and_its_successors_see_all_of_it() -> None:
+    loss, engine = sharing()
+    turns: list[tuple[int, list[Tensor]]] = []
+    actor = loss.actor
+
+    def kept(data: Any, i: int, joint: Sequence[Tensor], log_prob: Any) -> Tensor:
+        turns.append((i, [a.detach().clone() for a in joint]))
+        return actor(data, i, joint, log_prob)
+
+    loss.actor = kept  # type: ignore[method-assign]
+    orders = set()
+    for iteration in range(12):
+        turns.clear()
+        body = weights(loss.policy.actors[1])
+        engine.update(batch(UNEQUAL, dtype=torch.float64), UpdateRandomness(0, iteration))
+        order = [i for i, _ in turns]
+        orders.add(tuple(order))
+        seen = dict(turns)
+        moved = [not torch.equal(seen[0][k], seen[1][k]) for k in range(3)]
+        # who came later saw the others' new actions
+        assert moved == ([True, False, True] if order[0] == 0 else [False, True, False])
+        assert all(torch.equal(seen[0][k], seen[2][k]) for k in range(3))
+        assert not same(body, weights(loss.policy.actors[1]))
+    assert orders == {(0, 2, 1), (1, 0, 2)}
 
 
 # ---------------------------------------------------------------------- what it amounts to

@@ -30,6 +30,16 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[float]]]] 
         },
         {"train/alpha/joint": [0.8, 0.4, 0.2, 0.1, 0.1, 0.1]},
     ),
+    "masac, shared": (GAME, {"network": {"sharing": "full"}}, {}),
+    "hatd3, memories of a set": (
+        GAME,
+        SLICES
+        | {
+            "config": SLICES["config"] | {"allow_shared_sequential": True},
+            "network": GRU | {"sharing": "full"},
+        },
+        {},
+    ),
     "hasac, memories": (GAME, SLICES | {"network": GRU}, {}),
     "hatd3, memories": (VMAS, SLICES | {"network": GRU | {"memory": "lstm"}}, {}),
     "had3qn, memories": (

@@ -1,0 +1,34 @@
+"""Sequential updates of agents that share parameters: refused, unless asked for."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from hetmarl.lightning.module import TeamModule
+from hetmarl_envs.errors import ConfigError
+
+
+def check_sharing(module: TeamModule, instead: str) -> None:
+    """Refuses shared parameters where agents are updated one after another.
+
+    With ``config.allow_shared_sequential`` it warns instead.
+
+    Args:
+        module: has ``sequential``.
+        instead: a simultaneous algorithm of its kind.
+    """
+    shared = [unit for unit in module.policy.units if len(unit) > 1]
+    if not module.sequential or not shared:
+        return
+    names = "; ".join(", ".join(module.spec.names[i] for i in unit) for unit in shared)
+    text = (
+        f"{module.name} updates one agent after another, each against its predecessors' new "
+        f"policies, and the network settings let agents share parameters ({names}): an update "
+        "of one moves the others too, so those after it do not see what the theory needs."
+    )
+    if not module.config.allow_shared_sequential:
+        raise ConfigError(
+            f"{text} Set network.sharing=none, take a simultaneous algorithm ({instead}), or set "
+            "algo.allow_shared_sequential=true to update each set as one joint agent."
+        )
+    rank_zero_warn(f"{text} Each set is updated as one joint agent.")
