@@ -62,6 +62,28 @@ def test_shared_parameters(hetmarl: Command, sharing: str, units: list[list[int]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "sharing"),
+    [
+        ("masac", ["network.sharing=[[agent_0,agent_2],[agent_1]]"]),
+        ("matd3", ["network.seps.frames=80", "network.seps.clusters=2", "network.sharing=seps"]),
+        ("hatd3", ["network.sharing=full", "algo.allow_shared_sequential=true"]),
+    ],
+)
+def test_shared_parameters_off_policy(hetmarl: Command, algorithm: str, sharing: list[str]) -> None:
+    tiny = [*TINY[:4], *TINY[5:], "data.warmup_frames=40", "data.buffer_size=400"]
+    tiny += ["data.frames_per_batch=40", "algo.batch_size=16"]
+    code, out, err = hetmarl("train", f"algo={algorithm}", *tiny, *sharing, "run_dir=a")
+    assert code == 0, err
+    units = load_policy("a").units
+    assert len(units) < 3 and sorted(i for unit in units for i in unit) == [0, 1, 2]
+    assert ("Agents that share parameters" in out) == (algorithm == "matd3")
+    assert hetmarl("evaluate", "a", "episodes=1").code == 0
+    code, _, err = hetmarl("train", "run_dir=a", "resume=last", "total_frames=240")
+    assert code == 0, err
+
+
+@pytest.mark.slow
 def test_who_is_alike_is_found_once(hetmarl: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = hetmarl("train", "algo=mappo", *TINY, *SEPS, "run_dir=a")
     assert code == 0, err
@@ -130,7 +152,8 @@ def test_two_processes_find_the_same_sets(tmp_path: Path) -> None:
             "or set algo.allow_shared_sequential=true to update each set as one joint agent",
         ),
         (["algo=mappo", *SEPS, "network.seps.clusters=4"], "clusters=4: the team has 3 agents"),
-        (["algo=hasac", "network.sharing=full"], "unknown key 'network.sharing'"),
+        (["algo=hasac", "network.sharing=full"], "take a simultaneous algorithm (masac), or set"),
+        (["algo=masac", "network.sharing=[[agent_0,agent_1]]"], "in exactly one set"),
     ],
 )
 def test_refusals(hetmarl: Command, overrides: list[str], message: str) -> None:

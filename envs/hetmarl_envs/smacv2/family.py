@@ -49,7 +49,8 @@ FAMILY = Family(
     name="smacv2",
     make=lazily("hetmarl_envs.smacv2.env:SMACv2Env"),
     tasks=task_names,
-    requires=("s2clientprotocol", "pysc2", "smacv2"),
+    # the last three are of pysc2, which is installed without what it depends on
+    requires=("s2clientprotocol", "pysc2", "smacv2", "absl", "websocket", "portpicker"),
     install=INSTALL,
     problem=problem,
 )
