@@ -26,6 +26,13 @@ FUSED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 """Activations that ``product`` can end with."""
 
 
+MKL_TRANSPOSES = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+"""Whether weight gradients, whose operands both lie transposed, go through MKL all the same.
+
+oneDNN copies such operands first. Where it is twice as fast that pays, on processors with AVX-512;
+where the two are equally fast it costs half a product (``docs/explanation/speed.md``)."""
+
+
 def takes_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether a product of ``x`` with ``weight`` can and should go through oneDNN."""
     return not (
@@ -53,6 +60,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: s
 
 def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
     """``gradᵀ x``, ``[N, K]``; the narrower one on the left, which oneDNN has to transpose."""
+    if MKL_TRANSPOSES:
+        return grad.t() @ x
     if grad.shape[1] <= x.shape[1]:
         return product(grad.t(), x.t())
     return product(x.t(), grad.t()).t().contiguous()
@@ -72,7 +81,9 @@ class _OneDNNLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()  # for an expanded gradient oneDNN has no fast kernel
         grad_x = linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
-        grad_weight = linear(grad.t(), x.t(), None) if ctx.needs_input_grad[1] else None
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = grad.t() @ x if MKL_TRANSPOSES else linear(grad.t(), x.t(), None)
         grad_bias = grad.sum(0) if ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias
 
