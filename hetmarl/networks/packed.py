@@ -19,6 +19,7 @@ from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import MLP
 from hetmarl.networks.network import Network
+from hetmarl.networks.off_policy import OffPolicyActor
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl_envs.contract import AgentSpec
 
@@ -50,7 +51,8 @@ class PackedPolicy:
 
     Agents are packed together whose actors are of the same kind and, but for what they observe, of
     the same sizes: each of their layers is one batched product. Those with a memory, with images,
-    with parameters in common or with modules of their own act one by one, as in the ``TeamPolicy``.
+    with modules of their own, or with a network that others need a wider output of, act one by one,
+    as in the ``TeamPolicy``.
     For equal noise the actions equal the ``TeamPolicy``'s up to rounding; it is asked for once for
     all agents of a pack, ``[n, N, A]``. Hooks on the actors are not called.
 
@@ -62,10 +64,10 @@ class PackedPolicy:
     def __init__(self, policy: TeamPolicy) -> None:
         self.policy = policy
         alike: dict[Any, list[int]] = {}
-        for unit in policy.units:
-            kind = _kind(policy.actors[unit[0]], policy.team.agents[unit[0]])
-            if kind is not None and len(unit) == 1:
-                alike.setdefault(kind, []).extend(unit)
+        for i, (actor, agent) in enumerate(zip(policy.actors, policy.team.agents, strict=True)):
+            kind = _kind(actor, agent)
+            if kind is not None:
+                alike.setdefault(kind, []).append(i)
         sets = [members for members in alike.values() if len(members) > 1]
         self.packs = [_Pack(policy, members) for members in sets]
         self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets))
@@ -96,11 +98,17 @@ class _Pack:
     def __init__(self, policy: TeamPolicy, members: Sequence[int]) -> None:
         agents = policy.team.agents
         blocks = {i: _blocks(policy.actors[i].net) for i in members}
+        suffixes = {i: _suffix(policy.actors[i]) for i in members}
         by_size: dict[Any, list[int]] = {}
         for i in members:
-            by_size.setdefault(agents[i].observation_shape, []).append(i)
+            sizes = agents[i].observation_shape, suffixes[i].shape
+            by_size.setdefault(sizes, []).append(i)
         self.first = [(same, _Layer([blocks[i][0] for i in same])) for same in by_size.values()]
-        """The first layer, once for every size of observation."""
+        """The first layer, once for every size of what it reads."""
+        self.suffixes = [
+            torch.stack([suffixes[i] for i in same]).unsqueeze(1) for same, _ in self.first
+        ]
+        """Behind the observations of each, ``[n, 1, X]``."""
         self.members = [i for same, _ in self.first for i in same]
         layers = zip(*(blocks[i][1:] for i in self.members), strict=True)
         actors = [policy.actors[i] for i in self.members]
@@ -111,7 +119,12 @@ class _Pack:
     ) -> Iterable[tuple[int, Tensor]]:
         """Positions and actions ``[N, D]`` before clipping."""
         seen = [torch.stack([observations[i] for i in same]) for same, _ in self.first]
-        parts = [layer(x.to(layer.weight)) for x, (_, layer) in zip(seen, self.first, strict=True)]
+        parts = []
+        for x, suffix, (_, layer) in zip(seen, self.suffixes, self.first, strict=True):
+            x = x.to(layer.weight)
+            if suffix.shape[-1]:
+                x = torch.cat([x, suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
+            parts.append(layer(x))
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
         action, _ = self.actor.act(x, noise, self._mask(masks, x))
         device, dtype = seen[0].device, seen[0].dtype
@@ -173,6 +186,9 @@ def _stacked_actor(actors: Sequence[Any], net: _Layers) -> Any:
     instead: dict[int, Any] = {id(first.net): net}
     own = [*first.named_parameters(recurse=False), *first.named_buffers(recurse=False)]
     for name, tensor in own:
+        if name == "suffix":  # the pack has put it behind the observations
+            instead[id(tensor)] = tensor.new_zeros(0)
+            continue
         instead[id(tensor)] = torch.stack([getattr(a, name) for a in actors]).unsqueeze(1)
     return copy.deepcopy(first, instead)
 
@@ -183,7 +199,7 @@ def _blocks(net: Any) -> list[_Block]:
     if type(net) is MLP:
         layers = list(net)
     elif type(net) is Network and type(net.body) is Body:
-        plain = net.body.memory is None and not net.suffix.numel()
+        plain = net.body.memory is None and net.head.out_features == net.outputs
         layers = [*net.body.layers, net.head] if plain else []
     blocks: list[_Block] = []
     norm = None
@@ -200,10 +216,17 @@ def _blocks(net: Any) -> list[_Block]:
     return blocks
 
 
+def _suffix(actor: Any) -> Tensor:
+    """Constants behind the observation ``[X]``, where networks are shared."""
+    return actor.suffix if isinstance(actor, OffPolicyActor) else actor.net.suffix
+
+
 def _kind(actor: Any, agent: AgentSpec) -> Any:
     """What the agents of a pack have in common; None: it is in none."""
     blocks = _blocks(actor.net) if type(actor) in PACKED else []
     if not blocks or len(agent.observation_shape) != 1:
+        return None
+    if isinstance(actor, OffPolicyActor) and blocks[-1].linear.out_features != actor.outputs:
         return None
     sizes = [(b.linear.out_features, b.norm and b.norm.eps, str(b.activation)) for b in blocks]
     own = [value for value in vars(actor).values() if isinstance(value, float)]  # such as std_scale

@@ -81,11 +81,19 @@ TEAMS: dict[str, tuple[TeamSpec, Any]] = {
     "deterministic": (team(NARROW, NARROW), DeterministicNetworkConfig([8])),
     "deterministic choices": (team(ONE, TWO, TWO), DeterministicNetworkConfig([8])),
     "of all kinds": (team(NARROW, TWO, FREE, ONE, TWO, HOT), ON([8])),
+    "Gaussian, shared": (team(NARROW, FREE), ON([8, 8], sharing="full")),
+    "choices, shared": (team(ONE, HOT), ON([8], sharing=[["00", "10", "11"], ["01"]])),
+    "squashed, shared": (team(NARROW, NARROW), OFF([8, 6], sharing="full", agent_id=False)),
+    "off-policy choices, shared": (team(TWO, TWO), OFF([8], sharing=[["00", "10"], ["01", "11"]])),
+    "deterministic, shared": (
+        team(NARROW, NARROW),
+        DeterministicNetworkConfig([8], sharing="full"),
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", [ExplorationType.RANDOM, ExplorationType.DETERMINISTIC])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("name", TEAMS)
 def test_acts_as_the_team_policy(
     name: str, dtype: torch.dtype, error: float, kind: ExplorationType
@@ -103,6 +111,18 @@ def test_acts_as_the_team_policy(
     for key, value in expected.items(True, True):
         assert found[key].dtype == value.dtype
         torch.testing.assert_close(found[key], value, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("config", [ON([8], sharing="full"), OFF([8], sharing="full")])
+def test_who_leaves_outputs_of_a_shared_network_to_others_acts_alone(config: Any) -> None:
+    spec = team(NARROW, TWO, ONE, TWO)
+    plain, data = policy(spec, config), seen(spec)
+    plain.noise, packed = noise, PackedPolicy(plain)
+    (pack,) = packed.packs
+    assert sorted(pack.members) == [i for i, a in enumerate(spec.agents) if a.action.width == 5]
+    expected, found = plain(data.clone()), packed(data.clone())
+    for key, value in expected.items(True, True):
+        torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6)
 
 
 def test_agents_that_observe_unequally_are_one_pack() -> None:
@@ -167,8 +187,8 @@ def test_mixed_with_agents_that_act_alone() -> None:
     ("network", "packs"),
     [
         ({}, [[0, 1, 2, 3]]),
-        ({"sharing": "full"}, []),
-        ({"sharing": [["a", "b"], ["c"], ["d"]]}, [[1, 3]]),
+        ({"sharing": "full"}, [[0, 1, 2, 3]]),
+        ({"sharing": [["a", "b"], ["c"], ["d"]]}, [[0, 1, 2, 3]]),
         ({"memory": "lstm"}, []),
         ({"agents": {"a": {"std_scale": 1.0}}}, [[1, 2, 3]]),
         ({"agents": {"a": {"activation": "tanh"}}}, [[1, 2, 3]]),

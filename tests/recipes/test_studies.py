@@ -19,6 +19,7 @@ TINY: dict[str, dict[str, Any]] = {
     "mirror_descent": {"iterations": 1, "passes": (1, 2), "passes_of_schedules": 1, "seeds": 1},
     "sharing_and_order": {"iterations": 2, "num_envs": 8, "seeds": 1},
     "maximum_entropy_members": {"iterations": 1, "seeds": 1},
+    "joint_critic": {"largest": 4, "steps": 1, "size": 8},
     "number_of_agents": {"largest": 4, "iterations": 2},
     "robustness": {"iterations": 3, "seeds": 1},
     "temperature": {"starts": 1, "turns": 2, "seeds": 0},
