@@ -44,10 +44,13 @@ def train(
     def step(parameters: list[torch.nn.Parameter], lr: float) -> GradientStep:
         return GradientStep(parameters, torch.optim.Adam(parameters, lr=lr))
 
+    # agents that share parameters are one unit; here each is its own
+    units = [torch.nn.ModuleList(policy.actors[i] for i in unit) for unit in policy.units]
+
     engine = OffPolicyEngine(
         loss,
         critic_step=step(list(critic.parameters()), 1e-3),
-        actor_steps=[step(list(actor.parameters()), 1e-3) for actor in policy.actors],
+        actor_steps=[step(list(unit.parameters()), 1e-3) for unit in units],
         temperature_step=step([*loss.log_alpha, loss.log_alpha_joint], 3e-4),
     )
 

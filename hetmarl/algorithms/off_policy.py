@@ -98,7 +98,7 @@ class OffPolicyModule(TeamModule):
         seed: int = 0,
     ) -> None:
         super().__init__(spec, config, network, seed)
-        check_sharing(self, "masac")
+        check_sharing(self, "masac, matd3 or maddpg")
         self.register_buffer("update_debt", torch.zeros((), dtype=torch.float64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         per_agent = [f"{q}/{name}" for q in self.quantities for name in self.spec.names]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from lightning.pytorch.utilities import rank_zero_warn
 
 from hetmarl.lightning.module import TeamModule
+from hetmarl.networks.sharing import sharing_sets
 from hetmarl_envs.errors import ConfigError
 
 
 def check_sharing(module: TeamModule, instead: str) -> None:
-    """Refuses shared parameters where agents are updated one after another.
+    """Refuses shared parameters where agents are updated one after another, or asked for in vain.
 
     With ``config.allow_shared_sequential`` it warns instead.
 
@@ -18,6 +19,12 @@ def check_sharing(module: TeamModule, instead: str) -> None:
         instead: a simultaneous algorithm of its kind.
     """
     shared = [unit for unit in module.policy.units if len(unit) > 1]
+    if not shared and any(len(s) > 1 for s in sharing_sets(module.spec, module.network)):
+        raise ConfigError(
+            f"network.sharing={module.network.sharing}: the actors that "
+            f"{type(module.network).__name__}.make_actors made share nothing. Let it make single "
+            "actors in make_actor instead, or set network.sharing=none."
+        )
     if not module.sequential or not shared:
         return
     names = "; ".join(", ".join(module.spec.names[i] for i in unit) for unit in shared)

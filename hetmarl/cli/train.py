@@ -135,11 +135,11 @@ def _prepare(settings: Settings) -> tuple[Any, EnvFactory]:
 
 def _wants_sets(settings: Settings) -> bool:
     """Whether agents that are alike are to share, and are not known yet."""
-    return getattr(settings.train.network, "sharing", None) == "seps" and not _has_sets(settings)
+    return settings.train.network.sharing == "seps" and not _has_sets(settings)
 
 
 def _has_sets(settings: Settings) -> bool:
-    return getattr(getattr(settings.train.network, "seps", None), "sets", None) is not None
+    return settings.train.network.seps.sets is not None
 
 
 def _find_sets(train: TrainConfig, factory: EnvFactory) -> None:

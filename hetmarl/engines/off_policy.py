@@ -1,4 +1,4 @@
-"""How a team is updated from replay: the critic, then one agent after another."""
+"""How a team is updated from replay: the critic, then one agent, or one set, after another."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.off_policy import frozen, log_probs
 from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 
 Update = Callable[[Sequence[int], Sequence[Tensor]], None]
 """``update(unit, joint_action)`` moves the parameters of a unit's agents and no others. Each member
@@ -119,6 +120,11 @@ class OffPolicyEngine:
         self.loss = loss
         self.critic_step = critic_step
         self.units = loss.policy.units
+        if len(self.units) != len(actor_steps):
+            raise ConfigError(
+                f"{len(actor_steps)} actor_steps for {len(self.units)} units of agents: expected "
+                "one per set of shared parameters, in the order of policy.units."
+            )
         self.actor_steps = actor_steps
         self.temperature_step = temperature_step
         self.sequential = sequential
@@ -211,8 +217,8 @@ class OffPolicyEngine:
     ) -> list[Tensor]:
         """L_π of each of a unit's agents (scalars), the other actions as given.
 
-        Their sum has the gradient of the unit's joint policy: that of an agent's action is the same
-        whether or not the others' carry theirs.
+        Where L_π follows the critic's gradient, their sum descends the loss of the unit's joint
+        policy: the gradient by one action is the same whether or not the others carry theirs.
         """
         losses = []
         for agent in unit:

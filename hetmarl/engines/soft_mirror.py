@@ -23,7 +23,7 @@ class Projection:
     0, which always serves, after ``tries``.
 
     Args:
-        parameters: θ, an agent's.
+        parameters: θ, an agent's, or those of agents who share them.
         old_parameters: θ_old, laid out alike.
         radius: of the neighbourhood.
         tries: shortened steps before it gives up.
@@ -75,8 +75,8 @@ class SoftMirrorEngine(OffPolicyEngine):
 
     At its turn an agent descends its loss plus the mean drift, then is projected back into the
     neighbourhood, measured on the batch; its successors see what it is after that. Both are
-    relative to the loss's old policies. Agents that share parameters do so together, and the
-    distance is the mean of theirs. Metrics per agent besides: ``drift``, unless it is
+    relative to the loss's old policies. Agents that share parameters do so together, until
+    the furthest of them is inside. Metrics per agent besides: ``drift``, unless it is
     ``NoDrift``, and with a neighbourhood ``distance`` and ``step_fraction``, see ``Projection``.
 
     Arguments are ``OffPolicyEngine``'s.
@@ -105,7 +105,7 @@ class SoftMirrorEngine(OffPolicyEngine):
 
             def distance() -> Tensor:
                 each = [loss.distance(data, i, o) for i, o in zip(unit, old, strict=True)]
-                return torch.stack(each).mean()
+                return torch.stack(each).amax()
 
             project = Projection(
                 _parameters(loss.policy.actors, unit),

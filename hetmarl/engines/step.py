@@ -1,4 +1,4 @@
-"""One gradient step of one agent or critic, over any number of processes."""
+"""One gradient step of an agent, a set of agents or a critic, over any number of processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class GradientStep:
     tensor, clipped, and applied.
 
     Args:
-        parameters: those of the agent or critic.
+        parameters: those of the agent, of a set that shares them, or of the critic.
         optimizer: over the same parameters.
         reduce: averages over the processes; ``identity`` in one process.
         max_grad_norm: bound on the gradient's norm after averaging; None: no clipping.

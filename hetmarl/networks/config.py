@@ -125,9 +125,10 @@ class NetworkConfig:
         """
         from hetmarl.networks.sharing import make_off_policy_actors  # which needs this config
 
-        return make_off_policy_actors(spec, self, self._make_actor)
+        return make_off_policy_actors(spec, self, self.make_actor)
 
-    def _make_actor(self, agent: AgentSpec) -> Any:
+    def make_actor(self, agent: AgentSpec) -> Any:
+        """An agent's actor with networks of its own."""
         from hetmarl.networks.actors import make_actor
 
         return make_actor(agent, self)
@@ -154,7 +155,8 @@ class DeterministicNetworkConfig(NetworkConfig):
                 f"network.exploration_noise={self.exploration_noise}: expected 0 or more."
             )
 
-    def _make_actor(self, agent: AgentSpec) -> Any:
+    def make_actor(self, agent: AgentSpec) -> Any:
+        """An agent's actor with networks of its own."""
         from hetmarl.networks.deterministic import make_deterministic_actor
 
         return make_deterministic_actor(agent, self)
@@ -169,7 +171,8 @@ class GreedyNetworkConfig(NetworkConfig):
     actor_last_activation: str | None = None
     """After the actor's last hidden layer; null: as elsewhere."""
 
-    def _make_actor(self, agent: AgentSpec) -> Any:
+    def make_actor(self, agent: AgentSpec) -> Any:
+        """An agent's actor with networks of its own."""
         from hetmarl.networks.dueling import DuelingActor
 
         return DuelingActor(agent, self)

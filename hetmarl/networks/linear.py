@@ -1,9 +1,9 @@
 """A linear layer that takes the faster of PyTorch's two CPU matrix libraries.
 
-On x86 PyTorch multiplies float32 matrices with MKL, which on AMD processors reaches less than half
-of what oneDNN, shipped in the same wheel, does (measured in ``benchmarks/hasac_step.py``). The
-operator below is the one that ``torch.compile`` uses for linear layers; eager PyTorch has no public
-name for it.
+On x86 PyTorch multiplies float32 matrices with MKL, which on an AMD processor with AVX-512 reached
+less than half of what oneDNN, shipped in the same wheel, did (``benchmarks/hasac_step.py``); on one
+with AVX2 only they were equally fast. The operator below is the one that ``torch.compile`` uses for
+linear layers; eager PyTorch has no public name for it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ FUSED: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.Tanh: "tanh"}
 """Activations that ``product`` can end with."""
 
 
-MKL_TRANSPOSES = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+MKL_TRANSPOSES = (
+    torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX2"
+)
 """Whether weight gradients, whose operands both lie transposed, go through MKL all the same.
 
-oneDNN copies such operands first. Where it is twice as fast that pays, on processors with AVX-512;
-where the two are equally fast it costs half a product (``docs/explanation/speed.md``)."""
+oneDNN copies such operands first: half a product more, which does not pay where MKL is as fast
+(``docs/explanation/speed.md``)."""
 
 
 def takes_onednn(x: Tensor, weight: Tensor) -> bool:
@@ -68,7 +70,7 @@ def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-    """``x Wᵀ + b``; its backward is made of itself, so that it can be differentiated twice."""
+    """``x Wᵀ + b``; its backward can be differentiated, so that there are second derivatives."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

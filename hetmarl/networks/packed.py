@@ -199,8 +199,7 @@ def _blocks(net: Any) -> list[_Block]:
     if type(net) is MLP:
         layers = list(net)
     elif type(net) is Network and type(net.body) is Body:
-        plain = net.body.memory is None and net.head.out_features == net.outputs
-        layers = [*net.body.layers, net.head] if plain else []
+        layers = [*net.body.layers, net.head] if net.body.memory is None else []
     blocks: list[_Block] = []
     norm = None
     for layer in layers:
@@ -226,7 +225,8 @@ def _kind(actor: Any, agent: AgentSpec) -> Any:
     blocks = _blocks(actor.net) if type(actor) in PACKED else []
     if not blocks or len(agent.observation_shape) != 1:
         return None
-    if isinstance(actor, OffPolicyActor) and blocks[-1].linear.out_features != actor.outputs:
+    outputs = (actor if isinstance(actor, OffPolicyActor) else actor.net).outputs
+    if blocks[-1].linear.out_features != outputs:  # the others are of those who share the network
         return None
     sizes = [(b.linear.out_features, b.norm and b.norm.eps, str(b.activation)) for b in blocks]
     own = [value for value in vars(actor).values() if isinstance(value, float)]  # such as std_scale

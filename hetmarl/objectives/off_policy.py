@@ -261,7 +261,17 @@ class JointQLoss(LossModule):
         Returns:
             ``[*B, C]``, the least of the critic's values.
         """
-        return least(self.critic.candidates(self.state(data), joint_action, agent, choices))
+        state, critic = self.state(data), self.critic
+        if type(critic).forward is JointQ.forward:
+            return least(critic.candidates(state, joint_action, agent, choices))
+        # a critic of somebody's own: every choice as a row of its own
+        rows, count = state.shape[:-1].numel(), len(choices)
+        repeated = [
+            x.reshape(rows, -1).repeat_interleave(count, dim=0) for x in (state, *joint_action)
+        ]
+        repeated[1 + agent] = choices.repeat(rows, 1)
+        values = least(critic(repeated[0], repeated[1:]))
+        return values.reshape(*state.shape[:-1], count)
 
     def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor:
         """Mean of ``value [*B, 1]`` over the samples in which the agent lives (scalar)."""

@@ -80,7 +80,9 @@ def study(out: Path, *, largest: int = 256, steps: int = 5, size: int = 256) -> 
         for i, name in enumerate(KINDS):
             axes.loglog(counts, [row[2 + i] for row in rows], marker="o", label=name)
         axes.loglog(counts, [rows[0][2] * n / counts[0] for n in counts], "k:", label="∝ n")
-        axes.loglog(counts, [a * n + b * n**2 for n in counts], "k--", label=f"{a:.3g}·n + {b:.2g}·n²")
+        axes.loglog(
+            counts, [a * n + b * n**2 for n in counts], "k--", label=f"{a:.3g}·n + {b:.2g}·n²"
+        )
         axes.set_xticks(counts, counts)
         axes.minorticks_off()
         axes.set_xlabel("agents n")

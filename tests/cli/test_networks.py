@@ -152,7 +152,10 @@ def test_two_processes_find_the_same_sets(tmp_path: Path) -> None:
             "or set algo.allow_shared_sequential=true to update each set as one joint agent",
         ),
         (["algo=mappo", *SEPS, "network.seps.clusters=4"], "clusters=4: the team has 3 agents"),
-        (["algo=hasac", "network.sharing=full"], "take a simultaneous algorithm (masac), or set"),
+        (
+            ["algo=hasac", "network.sharing=full"],
+            "take a simultaneous algorithm (masac, matd3 or maddpg), or set",
+        ),
         (["algo=masac", "network.sharing=[[agent_0,agent_1]]"], "in exactly one set"),
     ],
 )

@@ -251,6 +251,13 @@ CASES: dict[str, dict[str, Any]] = {
     "hatd3": {"deaths": True},
     "hatd3, choices": {"deaths": False, "arm": CHOICE},
     "had3qn": {"deaths": True, "arm": CHOICE, "leg": CHOICE},
+    "had3qn, shared": {
+        "deaths": True,
+        "arm": CHOICE,
+        "leg": CHOICE,
+        "network": {"sharing": [["a", "c"], ["b"]]},
+        "config": {"allow_shared_sequential": True},
+    },
     "maddpg": {"deaths": True},
     "matd3": {"deaths": True},
     "hasac_kl, sampled": {"deaths": True, "arm": CHOICE, "drift": sampled_kl},

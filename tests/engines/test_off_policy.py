@@ -23,6 +23,7 @@ from hetmarl.networks import (
 )
 from hetmarl.objectives import DeterministicLoss, HASACLoss, JointQLoss
 from hetmarl_envs.contract import TeamSpec
+from hetmarl_envs.errors import ConfigError
 from tests.teams import ALONE, UNEQUAL, agent, batch
 
 
@@ -323,21 +324,21 @@ def test_a_unit_descends_the_loss_of_its_joint_policy(deaths: bool) -> None:
     loss, engine = sharing(alpha=0.3)
     data = batch(UNEQUAL, deaths=deaths, dtype=torch.float64)
     before = copy.deepcopy(loss)
-    spy_on = []
+    asked = []
     for iteration in range(20):  # one in which the pair comes first
         if UpdateRandomness(0, iteration).order(2) == [0, 1]:
             break
     sample = loss.sample
 
     def kept(data: Any, i: int, noise: Any) -> Sample:
-        spy_on.append((i, data, sample(data, i, noise)))
-        return spy_on[-1][2]
+        asked.append((i, data, sample(data, i, noise)))
+        return asked[-1][2]
 
     loss.sample = kept  # type: ignore[method-assign]
     metrics = engine.update(data, UpdateRandomness(0, iteration))
-    drawn = [s for _, seen, s in spy_on if seen is data]
+    drawn = [s for _, seen, s in asked if seen is data]
     joint = [s.action.detach() for s in drawn[:3]]
-    again = [s for _, seen, s in spy_on if seen is data][3:]
+    again = [s for _, seen, s in asked if seen is data][3:]
     assert len(again) == 2  # left and right, for the body, and nobody after it
 
     redone, costs = [], []
@@ -371,6 +372,12 @@ def _noise_of(loss: HASACLoss, data: TensorDict, i: int, action: Tensor) -> Tens
     mean, log_std = actor(UNEQUAL.observation(data, i))
     u = ((action - actor.centre) / actor.half_width).atanh()
     return ((u - mean) / log_std.exp()).detach()
+
+
+def test_as_many_steps_as_units() -> None:
+    loss, engine = sharing()
+    with pytest.raises(ConfigError, match="3 actor_steps for 2 units of agents"):
+        OffPolicyEngine(loss, engine.critic_step, [*engine.actor_steps, engine.critic_step])
 
 
 def test_a_unit_moves_alone_and_its_successors_see_all_of_it() -> None:

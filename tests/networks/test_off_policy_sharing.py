@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hetmarl.algorithms import MASAC
 from hetmarl.networks import (
     DeterministicNetworkConfig,
     GreedyNetworkConfig,
@@ -20,9 +21,10 @@ from hetmarl.networks import (
     TeamPolicy,
 )
 from hetmarl.networks.body import Memory
+from hetmarl.objectives import HAD3QNLoss
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 from hetmarl_envs.errors import ConfigError, HetmarlError
-from tests.teams import UNEQUAL
+from tests.teams import UNEQUAL, batch
 
 # Every kind of action, observations of every length.
 MIXED = TeamSpec(
@@ -189,3 +191,36 @@ def test_candidates_are_the_values_of_each_choice(hidden: list[int], agent: int)
             torch.testing.assert_close(all_of_them[..., c : c + 1], value)
     actions[agent] = torch.full_like(actions[agent], torch.nan)  # its own does not count
     assert torch.equal(critic.candidates(state, actions, agent, choices)[0], found[0])
+
+
+def test_a_critic_of_ones_own_is_asked_for_every_choice() -> None:
+    """Its forward alone says what it thinks of them."""
+
+    class Tenfold(JointQ):
+        def forward(self, *args: Any) -> tuple[Tensor, ...]:
+            return tuple(10 * value for value in super().forward(*args))
+
+    config = GreedyNetworkConfig([8])
+    critic = JointQ(CHOOSING, config, 1)
+    own = Tenfold(CHOOSING, config, 1)
+    own.load_state_dict(critic.state_dict())
+    data = batch(CHOOSING, 5)
+    actions = [torch.randn(5, a.action.width) for a in CHOOSING.agents]
+    plain, tenfold = (
+        HAD3QNLoss(TeamPolicy(CHOOSING, config), q).candidates(data, 1, actions, torch.eye(5))
+        for q in (critic, own)
+    )
+    torch.testing.assert_close(tenfold, 10 * plain)
+
+
+def test_actors_that_share_nothing_are_not_taken_for_shared_ones() -> None:
+    class Own(NetworkConfig):
+        def make_actors(self, spec: TeamSpec) -> list[nn.Module]:
+            return [self.make_actor(agent) for agent in spec.agents]
+
+    class WithOwn(MASAC):
+        network_type = Own
+
+    WithOwn(UNEQUAL, network=Own([8]))
+    with pytest.raises(ConfigError, match="share nothing"):
+        WithOwn(UNEQUAL, network=Own([8], sharing="full"))

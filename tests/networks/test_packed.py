@@ -93,7 +93,7 @@ TEAMS: dict[str, tuple[TeamSpec, Any]] = {
 
 
 @pytest.mark.parametrize("kind", [ExplorationType.RANDOM, ExplorationType.DETERMINISTIC])
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("name", TEAMS)
 def test_acts_as_the_team_policy(
     name: str, dtype: torch.dtype, error: float, kind: ExplorationType
@@ -102,6 +102,8 @@ def test_acts_as_the_team_policy(
     plain, data = policy(spec, config, dtype), seen(spec)
     if dtype == torch.float64:  # compared in full
         data = data.double()
+    elif "shared" in name:  # their inputs are longer
+        error *= 10
     plain.noise = noise
     packed = PackedPolicy(plain)
     assert packed.alone == []
