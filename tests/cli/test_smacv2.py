@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hetmarl_envs.registry import get_family
 
 from .conftest import ON_POLICY, Outcome
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = get_family("smacv2").missing()
 
 
@@ -37,3 +40,18 @@ def test_results_say_that_they_are_simulated(
     assert (tmp_path / "team.gif").stat().st_size > 1000
     code, out, _ = hetmarl("doctor", "smacv2")
     assert code == 0 and "simulated" in out
+
+
+def test_what_the_extra_brings_is_missed_where_it_is_not_there() -> None:
+    """``pysc2`` is installed without its dependencies: the doctor has to ask for them."""
+    imports = {
+        "pys2clientprotocol": "s2clientprotocol",
+        "absl-py": "absl",
+        "websocket-client": "websocket",
+        "portpicker": "portpicker",
+    }
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extra = tomllib.load(file)["project"]["optional-dependencies"]["smacv2"]
+    names = {re.split(r"[<>=]", requirement)[0] for requirement in extra} - {"protobuf"}
+    assert names == set(imports)
+    assert {*imports.values(), "pysc2", "smacv2"} == set(get_family("smacv2").requires)
