@@ -132,6 +132,7 @@ def test_table_and_plot(
     assert "finished, return 502" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_suites_are_well_formed(learn: ModuleType) -> None:
     import hetmarl
 
@@ -153,6 +154,7 @@ def test_the_suites_are_settings(learn: ModuleType, settings: Callable[..., Sett
         assert (found.algorithm.name, found.train.task.name) == (run.algo, run.task)
 
 
+@pytest.mark.slow
 def test_the_documentation_has_the_results_as_they_are(learn: ModuleType) -> None:
     """`python benchmarks/learn.py docs` would change nothing."""
     results = learn.Results(ROOT / "benchmarks" / "results")

@@ -12,6 +12,7 @@ from .conftest import TINY, Outcome
 Command = Callable[..., Outcome]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,6 +13,7 @@ from .conftest import TINY, Outcome
 Command = Callable[..., Outcome]
 
 
+@pytest.mark.slow
 def test_train_then_everything_else(hetmarl: Command, tmp_path: Path) -> None:
     code, out, err = hetmarl("train", *TINY, "run_dir=runs/a")
     assert code == 0, err
@@ -62,6 +63,7 @@ def test_training_keeps_freed_memory(hetmarl: Command, monkeypatch: pytest.Monke
     assert (code, "kept" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_default_run_dir_and_multirun(hetmarl: Command, tmp_path: Path) -> None:
     code, _, err = hetmarl("train", "-m", *TINY, "algo.gamma=0.9,0.95", "total_frames=400")
     assert code == 0, err
@@ -150,6 +152,7 @@ def test_processes_from_outside_need_a_run_dir(
     assert "set run_dir=…, so that they agree" in err
 
 
+@pytest.mark.slow
 def test_resume_before_the_first_checkpoint(hetmarl: Command) -> None:
     assert hetmarl("train", *TINY, "run_dir=a").code == 0
     Path("a/checkpoints/last.ckpt").unlink()
@@ -158,6 +161,7 @@ def test_resume_before_the_first_checkpoint(hetmarl: Command) -> None:
     assert "has no checkpoints/last.ckpt" in err
 
 
+@pytest.mark.slow
 def test_corrupt_checkpoint(hetmarl: Command) -> None:
     assert hetmarl("train", *TINY, "run_dir=a").code == 0
     Path("a/checkpoints/last.ckpt").write_bytes(b"not a checkpoint")

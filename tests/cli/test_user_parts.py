@@ -47,6 +47,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "my_conf"
 
 
+@pytest.mark.slow
 def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -> None:
     mine = ["--config-dir", "my_conf", "task=meeting", "algo=drifting", "+experiment=small"]
     code, _, err = hetmarl("train", *mine, *SHORT, "task.max_steps=8", "run_dir=a")

@@ -76,6 +76,7 @@ def test_saved_settings_come_back_equal(settings: Compose) -> None:
     assert again.to_dict() == original.to_dict()
 
 
+@pytest.mark.slow
 def test_every_listed_task_is_an_option(settings: Compose) -> None:
     tasks = list_tasks()
     for task in tasks[:: len(tasks) // 4]:

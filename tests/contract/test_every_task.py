@@ -57,6 +57,7 @@ def marks(task: str) -> list[pytest.MarkDecorator]:
     return [*slow, pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "task",
     [

@@ -184,6 +184,7 @@ def test_dictionary_observations_are_refused() -> None:
 
 
 # ---------------------------------------------------------------------- the contract
+@pytest.mark.slow
 @pytest.mark.parametrize("num_envs", [1, 3])
 @every_scenario
 def test_contract(name: str, num_envs: int) -> None:

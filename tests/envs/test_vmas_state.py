@@ -101,6 +101,7 @@ def partial_reset(env: VMASEnv, rows: list[int]) -> TensorDictBase:
 
 
 # ---------------------------------------------------------------------- resets of single rows
+@pytest.mark.slow
 @every_variant
 def test_unfinished_rows_do_not_move(name: str, extra: dict[str, Any]) -> None:
     """Not by one bit: neither their observations, nor anything that the simulator holds of them."""
@@ -131,6 +132,7 @@ def simulator_tensors(env: VMASEnv) -> dict[str, Tensor]:
     return {path: slot.value.clone() for path, slot in found.items()}
 
 
+@pytest.mark.slow
 @every_variant
 def test_unfinished_rows_go_on_as_if_nothing_was_reset(name: str, extra: dict[str, Any]) -> None:
     """Beside a twin that had no reset and draws the same random numbers."""
@@ -151,6 +153,7 @@ def test_unfinished_rows_go_on_as_if_nothing_was_reset(name: str, extra: dict[st
         assert_equal(expected[[1, 2, 4]], found[[1, 2, 4]], name)
 
 
+@pytest.mark.slow
 @every_variant
 def test_a_reset_row_continues_as_the_row_it_was_copied_from(
     name: str, extra: dict[str, Any]
@@ -299,6 +302,7 @@ def test_the_streams_of_raw_vmas_environments_are_left_alone() -> None:
     assert before[2] == Environment.vmas_random_state[2]
 
 
+@pytest.mark.slow
 @every_variant
 def test_seeds(name: str, extra: dict[str, Any]) -> None:
     """Equal seeds, equal episodes, also when set later; sub-environments start differently."""
@@ -336,6 +340,7 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset_before_saving", [False, True])
 @every_variant
 def test_a_loaded_state_continues_bit_exactly(

@@ -114,6 +114,7 @@ def test_custom_environment_is_learned() -> None:
     assert module.trainer.callback_metrics["eval/return_mean"] > -14  # random actions: -28
 
 
+@pytest.mark.slow
 def test_custom_algorithm_learns_under_its_name(tmp_path: Path) -> None:
     recipe = load("custom_algorithm")
     module = recipe.train(3_840)

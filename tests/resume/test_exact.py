@@ -51,6 +51,7 @@ def test_evaluates_on_schedule_and_at_the_end(whole: Any) -> None:
     assert expected["companions"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["disk", "memory"])
 def test_resumed_run_is_the_whole_run(whole: Any, storage: str, tmp_path: Path) -> None:
     env, _, expected = whole
@@ -147,6 +148,7 @@ def test_same_seed_same_run(whole: Any, tmp_path: Path) -> None:
     assert metrics(tmp_path / "other") != expected["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 5])
 def test_evaluation_does_not_change_training(whole: Any, every: int, tmp_path: Path) -> None:
     env, _, expected = whole

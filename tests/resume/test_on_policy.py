@@ -66,7 +66,7 @@ def test_resumed_run_is_the_whole_run(case: str, tmp_path: Path) -> None:
     env, given = options(case)
     _, module, data = train(tmp_path / "whole", env, **given)
     packed = isinstance(for_acting(module.policy, NUM_ENVS), PackedPolicy)
-    assert packed == ("recurrent" not in case and case != "mappo")
+    assert packed == ("recurrent" not in case)
     expected = result(tmp_path / "whole", data)
     interrupt(tmp_path / "part", env, 3, **given)
     assert len(metrics(tmp_path / "part")) == 3
