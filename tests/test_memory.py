@@ -32,6 +32,7 @@ SAID = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 needs_glibc = pytest.mark.skipif(not memory._has_glibc(), reason="not glibc")
 
 
+@pytest.mark.slow
 @needs_glibc
 def test_freed_tensors_are_not_asked_for_again() -> None:
     """100 tensors of 2 MB, 489 pages each: every page is a fault, then hardly any."""

@@ -70,6 +70,7 @@ def test_a_masked_team_trains_with_a_falling_epsilon() -> None:
         assert not torch.equal(next(old.parameters()), next(new.parameters()))
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits() -> None:
     a, b, c = (fit(ChoosingEnv, module=HAD3QN, config=LINEAR, seed=s) for s in (0, 0, 1))
     assert all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))

@@ -97,6 +97,7 @@ def test_counts_iterations_frames_and_updates() -> None:
     assert updates == [0, 0, 1, 1, 1, 2]  # 1.25 each, the rest carried over
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_and_evaluation_changes_nothing() -> None:
     a, b = fit(CountingEnv), fit(CountingEnv)
     assert same(a, b)

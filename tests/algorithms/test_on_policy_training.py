@@ -82,6 +82,7 @@ def test_trains_and_reports(name: str, memory: str) -> None:
         assert {f"train/kl/{agent}" for agent in module.spec.names} <= set(metrics)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_run() -> None:
     """Bit by bit, whatever the global random state before."""
 

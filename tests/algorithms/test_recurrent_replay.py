@@ -24,6 +24,7 @@ ROLES = partial(make_env, "games/roles", bonus=True, death_step=3, repeats=5)
 MIXED = partial(ROLES, actions=["discrete", "continuous", "discrete"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "make"),
     [

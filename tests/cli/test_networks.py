@@ -42,6 +42,7 @@ def test_one_agents_memory_and_the_critics_sizes(hetmarl: Command) -> None:
     assert out.count("Changed:") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["network=gru", "network.memory=gru", "network=lstm"])
 def test_memories_for_all(hetmarl: Command, form: str) -> None:
     code, _, err = hetmarl("train", "algo=mappo", *TINY, form, "run_dir=a", "total_frames=80")
@@ -50,6 +51,7 @@ def test_memories_for_all(hetmarl: Command, form: str) -> None:
     assert load_policy("a").recurrent == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sharing", "units"),
     [("full", [[0, 1, 2]]), ("[[agent_0,agent_2],[agent_1]]", [[0, 2], [1]])],
@@ -133,6 +135,7 @@ def test_two_processes_find_the_same_sets(tmp_path: Path) -> None:
     assert rows[-1].startswith("160")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -166,6 +169,7 @@ def test_refusals(hetmarl: Command, overrides: list[str], message: str) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_sequential_algorithm_may_share_if_told_so(hetmarl: Command) -> None:
     allowed = ["network.sharing=full", "algo.allow_shared_sequential=true", "total_frames=80"]
     with pytest.warns(UserWarning, match="Each set is updated as one joint agent"):

@@ -47,6 +47,7 @@ def test_choices_and_memories(hetmarl: Command) -> None:
     assert Path("film.gif").read_bytes()[:3] == b"GIF"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", ["hatrpo", "ippo"])
 def test_a_continuous_team_and_its_evaluation(hetmarl: Command, algo: str) -> None:
     code, out, err = hetmarl("train", *ON_POLICY, f"algo={algo}", "run_dir=a", "total_frames=30")
@@ -57,6 +58,7 @@ def test_a_continuous_team_and_its_evaluation(hetmarl: Command, algo: str) -> No
     assert Path("a/metrics.csv").read_text().splitlines()[-1].startswith("40,")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -135,6 +135,7 @@ def test_resume(hetmarl: Command, tmp_path: Path) -> None:
     assert not Path("b").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_and_a_checkpoint_end_even_a_short_run(hetmarl: Command) -> None:
     code, _, err = hetmarl("train", *TINY, "run_dir=a", "eval.interval_frames=5000")
     assert code == 0, err

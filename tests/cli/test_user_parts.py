@@ -66,6 +66,7 @@ def test_environment_and_algorithm_by_import_path(hetmarl: Command, own: Path) -
     assert "Changed: algo.weight=0.5 (was 0.25)" in out
 
 
+@pytest.mark.slow
 def test_a_task_by_the_name_of_its_module(hetmarl: Command, own: Path) -> None:
     """Nothing is registered, no file of configuration: ``task=<module>/<task>``."""
     given = ["task=custom_env/plane", "+task.max_steps=8"]
@@ -77,6 +78,7 @@ def test_a_task_by_the_name_of_its_module(hetmarl: Command, own: Path) -> None:
     assert '"task": "custom_env/plane"' in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -113,6 +115,7 @@ def test_an_overlay_of_ours_keeps_its_data(hetmarl: Command, own: Path) -> None:
     assert config.network.activation == "relu"
 
 
+@pytest.mark.slow
 def test_an_on_policy_algorithm_gets_rollouts(hetmarl: Command, own: Path) -> None:
     given = ["--config-dir=my_conf", "algo=tsallis", "algo.order=1.5", "task=games/mixed"]
     small = ["num_envs=4", "data.rollout_steps=4", "total_frames=32", "network.hidden_sizes=[8]"]
@@ -145,6 +148,7 @@ def test_registered_parts_are_options(hetmarl: Command, own: Path) -> None:
     assert task in hetmarl("list", "tasks").out
 
 
+@pytest.mark.slow
 def test_an_environment_that_breaks_the_contract(hetmarl: Command, tmp_path: Path) -> None:
     (tmp_path / "broken_env.py").write_text(
         "from torchrl.envs import PendulumEnv\n\n\n"

@@ -95,6 +95,7 @@ def test_task_options_are_the_familys_own(settings: Compose) -> None:
     assert task.options == {"n_agents": 4, "nested": {"deep": 1}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -156,6 +156,7 @@ def test_another_storage_than_the_checkpoints(saved: str, tmp_path: Path) -> Non
 BY_PRIORITY = {"priority_alpha": 0.6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["device", "disk"])
 def test_a_run_says_it_once_and_resumes(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

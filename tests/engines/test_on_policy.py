@@ -377,6 +377,7 @@ def use(module: OnPolicyModule, reduce: Any) -> None:
         each.step.reduce = reduce
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "network", "settings"),
     [

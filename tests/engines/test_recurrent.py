@@ -191,6 +191,7 @@ def test_the_factor_goes_through_time() -> None:
     assert (stale - torch.stack(ratios, 1)).abs().max() > 1e-4  # the two differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [HAPPO, IPPO])
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_an_iteration_with_plain_loops_is_the_same(

@@ -58,6 +58,7 @@ def test_equals_gymnasium(name: str) -> None:
     bare.close()
 
 
+@pytest.mark.slow
 @listed
 def test_resumes_exactly_in_another_environment(name: str) -> None:
     """From the middle of an episode, through a file, with ends after it."""

@@ -263,6 +263,7 @@ def test_listing_imports_no_simulator_and_running_prints_and_writes_nothing(
     assert len(told) == 3 and all("simulation 1 became unstable" in line for line in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["mamujoco/halfcheetah_2x3", "mamujoco/reacher_2x1"])
 def test_render(task: str) -> None:
     env = make_env(task, num_envs=2)

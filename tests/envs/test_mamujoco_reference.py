@@ -194,6 +194,7 @@ def test_equal_for_long(task: str) -> None:
     Pair(task, limit=150, seed=1).run(500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "steps"),
     [

@@ -237,6 +237,7 @@ def test_whoever_interrupts_a_step_may_go_on(make: Make, then: str) -> None:
     assert torch.equal(data["next", "reward"][:, 0], data["agents", "action"][:, 0, 0])
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_named(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CLOSING", 1.0)
     env = make(Stuck, num_workers=3, timeout=0.5)
@@ -253,6 +254,7 @@ def test_a_worker_that_hangs_is_named(make: Make, monkeypatch: pytest.MonkeyPatc
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_one_that_hangs_while_it_is_made(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "CLOSING", 0.2)
     here = os.getpid()

@@ -67,6 +67,7 @@ def test_listing_imports_neither_vmas_nor_gym() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=None)
 
 
+@pytest.mark.slow
 @every_scenario
 def test_every_option_is_known_to_its_scenario(name: str) -> None:
     """Passing an option's own default changes nothing and is not refused by the scenario."""
@@ -291,6 +292,7 @@ def test_final_observation_is_kept() -> None:
     assert (first[..., 2:4] == 0).all(), "a fresh episode starts at rest"
 
 
+@pytest.mark.slow
 def test_scenario_done_terminates() -> None:
     env = make("balance", num_envs=50, max_steps=400)
     data = env.rollout(150, break_when_any_done=False)

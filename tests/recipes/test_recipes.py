@@ -55,6 +55,7 @@ def test_embedding_imports_neither_lightning_nor_hydra(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_torchrl_collector_and_buffer() -> None:
     losses = load("torchrl_collector").train(total_frames=160, num_envs=4)
     assert len(losses) == 4
@@ -172,6 +173,7 @@ def test_the_code_of_the_page_runs() -> None:
         assert found["kl/agent_0"] > 0
 
 
+@pytest.mark.slow
 def test_a_maximum_entropy_drift_learns_under_its_name(tmp_path: Path) -> None:
     recipe = load("maximum_entropy_drift")
     check_drift(recipe.JeffreysDrift(), trials=3)

@@ -53,6 +53,7 @@ def test_a_study_writes_its_table_and_picture(
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 2
 
 
+@pytest.mark.slow
 def test_equal_seeds_study_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = load("heterogeneity", monkeypatch).study
     assert study(tmp_path, **TINY["heterogeneity"]) == study(tmp_path, **TINY["heterogeneity"])

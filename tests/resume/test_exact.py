@@ -39,6 +39,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 # ---------------------------------------------------------------------- exactness
+@pytest.mark.slow
 def test_evaluates_on_schedule_and_at_the_end(whole: Any) -> None:
     _, _, expected = whole
     evaluated = [int(row["frames"]) for row in expected["metrics"] if row["eval/return_mean"]]
@@ -106,6 +107,7 @@ def test_finished_run_goes_on_with_more_frames(whole: Any, first: int, tmp_path:
         assert row == {key: wanted[key] for key in row}
 
 
+@pytest.mark.slow
 def test_best_score_survives_a_moved_directory(whole: Any, tmp_path: Path) -> None:
     env, _, expected = whole
     train(tmp_path / "before", env, iterations=6)
@@ -116,6 +118,7 @@ def test_best_score_survives_a_moved_directory(whole: Any, tmp_path: Path) -> No
     assert difference(expected["best"], mine["best"]) == ""
 
 
+@pytest.mark.slow
 def test_stopped_early_leaves_an_evaluated_checkpoint(tmp_path: Path) -> None:
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -129,6 +132,7 @@ def test_stopped_early_leaves_an_evaluated_checkpoint(tmp_path: Path) -> None:
     assert trainer.global_step == 9
 
 
+@pytest.mark.slow
 def test_without_evaluation_there_is_a_last_checkpoint(tmp_path: Path) -> None:
     train(tmp_path / "a", MUJOCO, iterations=5, limit_val_batches=0)
     assert load_plain(tmp_path / "a" / "checkpoints" / "last.ckpt")["global_step"] == 5
@@ -208,6 +212,7 @@ def test_corrupt_checkpoint(whole: Any, damage: str, tmp_path: Path) -> None:
         train(tmp_path / "run", env, resume=True)
 
 
+@pytest.mark.slow
 def test_changed_replay_is_refused(whole: Any, tmp_path: Path) -> None:
     env, run_dir, _ = whole
     shutil.copytree(run_dir, tmp_path / "run")

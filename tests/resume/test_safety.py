@@ -66,6 +66,7 @@ assert not {"lightning", "pytorch_lightning", "hydra", "omegaconf", *simulators}
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_is_written_loads_anywhere() -> None:
     values = {
         "tensor": torch.ones(2),
@@ -95,6 +96,7 @@ def test_object_is_refused_with_its_place(value: Any, where: str) -> None:
         plain_bytes(value, "here")
 
 
+@pytest.mark.slow
 def test_object_in_a_run_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     class Careless(Callback):
         steps = 0

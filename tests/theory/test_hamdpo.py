@@ -78,6 +78,7 @@ def test_gradient_steps_come_closer_to_it() -> None:
         torch.testing.assert_close(with_it, without, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_the_divergence_each_step_goes_further() -> None:
     """Entropy falls towards 0 with the number of steps; with it, it stays at the closed form's."""
 
@@ -116,6 +117,7 @@ def test_the_divergence_bounds_what_many_sampled_steps_do() -> None:
     assert max(held) < 0.1 * max(bare)
 
 
+@pytest.mark.slow
 def test_annealed_step_sizes_end_in_small_changes() -> None:
     """t_k = t(1 − k/K): the last of K changes is that of a K-th of the step size."""
     settings = {"actor_lr": 0.02, "epochs": 20, "step_size": 0.3}

@@ -32,6 +32,7 @@ def test_trap_of_heterogeneity(zero: float, end: float) -> None:
     assert after_one_argmax(sequential=True) == pytest.approx(2.0, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agents", [2, 4])
 def test_cost_of_sharing(agents: int) -> None:
     game = TabularGame.from_matrix(payoffs.sharing("games/sharing", agents))

@@ -87,6 +87,7 @@ def conditional_mean(loss: object, batch: object) -> torch.Tensor:
     return torch.where(both > 0, sums / both, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_three_agents_find_equilibria_from_anywhere(seed: int) -> None:
     game = random_game(3, (2, 3, 2), density=1.0, termination=0.0, seed=seed)

@@ -171,6 +171,7 @@ def test_three_agents_rise_to_quantal_response_equilibria(update: Update, seed: 
     assert game.quantal_residual(policies, GAMMA, ALPHA) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_drift_slows_the_way_and_changes_no_limit() -> None:
     far = [learn(GAME, closed_form(lambda _, t=t: t), 3)[1][-1] for t in (0.1, 1.0, math.inf)]
     assert far == sorted(far)
