@@ -22,20 +22,11 @@ from hetmarl.networks import (
 )
 from hetmarl.networks.body import Memory
 from hetmarl.objectives import HAD3QNLoss
-from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
+from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError, HetmarlError
+from tests.networks.toys import MIXED
 from tests.teams import UNEQUAL, batch
 
-# Every kind of action, observations of every length.
-MIXED = TeamSpec(
-    (
-        AgentSpec("arm", "arm", 0, (3,), ActionSpace("continuous", (-1.0, 0.0), (1.0, 5.0))),
-        AgentSpec("switch", "switch", 0, (5,), ActionSpace("discrete", choices=(4,))),
-        AgentSpec("panel", "panel", 0, (2,), ActionSpace("multi_discrete", choices=(3, 2))),
-        AgentSpec("leg", "leg", 0, (1,), ActionSpace("continuous", (-2.0,), (2.0,))),
-    ),
-    None,
-)
 CHOOSING = TeamSpec(MIXED.agents[1:3], None)
 KINDS = [
     pytest.param(NetworkConfig, MIXED, id="random"),

@@ -10,8 +10,22 @@ from torch import Tensor
 from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
+from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
+
 Layout = dict[str, tuple[list[str], tuple[int, ...], TensorSpec]]
 """Group to the names of its agents, and one agent's observation shape and action spec."""
+
+
+# Every kind of action, observations of every length.
+MIXED = TeamSpec(
+    (
+        AgentSpec("arm", "arm", 0, (3,), ActionSpace("continuous", (-1.0, 0.0), (1.0, 5.0))),
+        AgentSpec("switch", "switch", 0, (5,), ActionSpace("discrete", choices=(4,))),
+        AgentSpec("panel", "panel", 0, (2,), ActionSpace("multi_discrete", choices=(3, 2))),
+        AgentSpec("leg", "leg", 0, (1,), ActionSpace("continuous", (-2.0,), (2.0,))),
+    ),
+    None,
+)
 
 
 class ToyEnv(EnvBase):
