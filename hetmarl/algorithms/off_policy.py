@@ -17,6 +17,7 @@ from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
 from hetmarl.lightning.module import TeamModule, adam, finite_means
 from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
+from hetmarl.networks.policy import unit_parameters
 from hetmarl.objectives import JointQLoss
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
@@ -134,8 +135,8 @@ class OffPolicyModule(TeamModule):
 
         norm = config.max_grad_norm
         critic = step(list(loss.critic.parameters()), config.critic_lr, norm)
-        units = [nn.ModuleList(loss.policy.actors[i] for i in u) for u in loss.policy.units]
-        actors = [step(list(unit.parameters()), config.actor_lr, norm) for unit in units]
+        units = [unit_parameters(loss.policy.actors, unit) for unit in loss.policy.units]
+        actors = [step(parameters, config.actor_lr, norm) for parameters in units]
         adapted, lr = self.temperatures()
         temperatures = step(adapted, lr, None) if adapted else None
         self.engine = self.engine_type(

@@ -19,6 +19,7 @@ from hetmarl.engines import (
 )
 from hetmarl.lightning.module import TeamModule, adam
 from hetmarl.networks import LocalValues, OnPolicyNetworkConfig, StateValue, TeamPolicy
+from hetmarl.networks.policy import unit_parameters
 from hetmarl.objectives import Drift, MirrorLoss, NoDrift
 from hetmarl_envs.contract import TeamSpec
 from hetmarl_envs.errors import ConfigError
@@ -173,8 +174,7 @@ class OnPolicyModule(TeamModule):
         updates: list[UnitUpdate] = []
         optimizers = [critic.optimizer]
         for members in loss.policy.units:
-            actors = nn.ModuleList(loss.policy.actors[i] for i in members)
-            update, made = self.unit_update(list(actors.parameters()))
+            update, made = self.unit_update(unit_parameters(loss.policy.actors, members))
             updates.append(update)
             optimizers += made
         self.engine = OnPolicyEngine(

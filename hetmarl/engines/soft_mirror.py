@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hetmarl.engines.off_policy import OffPolicyEngine
 from hetmarl.engines.randomness import UpdateRandomness
 from hetmarl.networks.actors import Sample
+from hetmarl.networks.policy import unit_parameters
 from hetmarl.objectives.drifts import NoDrift
 from hetmarl.objectives.mehaml import MEHAMLLoss
 
@@ -108,14 +109,9 @@ class SoftMirrorEngine(OffPolicyEngine):
                 return torch.stack(each).amax()
 
             project = Projection(
-                _parameters(loss.policy.actors, unit),
-                _parameters(loss.old_actors, unit),
+                unit_parameters(loss.policy.actors, unit),
+                unit_parameters(loss.old_actors, unit),
                 loss.neighbourhood.radius,
             )
             found |= {name: [value] * len(unit) for name, value in project(distance).items()}
         return found
-
-
-def _parameters(actors: nn.ModuleList, unit: Sequence[int]) -> list[nn.Parameter]:
-    """Those of a unit's actors, each once."""
-    return list(nn.ModuleList(actors[i] for i in unit).parameters())

@@ -23,6 +23,16 @@ SAMPLE = "sample"
 """``(group, "sample") [*B, n_g, A_g]``: what was drawn, where the action is that clipped."""
 
 
+def unit_parameters(actors: nn.ModuleList, unit: Sequence[int]) -> list[nn.Parameter]:
+    """Those of a unit's actors, each once.
+
+    Args:
+        actors: the team's, in team order.
+        unit: positions of those who share parameters, or of one.
+    """
+    return list(nn.ModuleList(actors[i] for i in unit).parameters())
+
+
 class TeamPolicy(TensorDictModuleBase):
     """Everybody acts on their own observation, each with their own network.
 
