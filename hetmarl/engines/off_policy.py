@@ -28,7 +28,7 @@ def sequential_update(
     order: Sequence[Sequence[int]],
     samples: Sequence[Sample],
     update: Update,
-    resample: Callable[[int], Tensor],
+    resample: Callable[[Sequence[int]], Sequence[Tensor]],
 ) -> None:
     """Updates units one after another, each against its already updated predecessors.
 
@@ -41,15 +41,15 @@ def sequential_update(
         order: the units' permutation; a unit is an agent, or those who share parameters.
         samples: every agent's action ``[B, W_i]``, with gradient, drawn before any update.
         update: of a unit.
-        resample: ``resample(agent)`` draws its action again, from the updated policy.
+        resample: ``resample(unit)`` draws its agents' actions again, from the updated policies.
     """
     joint = [sample.action.detach() for sample in samples]
     for place, unit in enumerate(order, start=1):
         update(unit, joint)
         if place < len(order):  # nobody follows the last
             with torch.no_grad():
-                for agent in unit:
-                    joint[agent] = resample(agent)
+                for agent, action in zip(unit, resample(unit), strict=True):
+                    joint[agent] = action
 
 
 def simultaneous_update(
@@ -79,14 +79,18 @@ class OffPolicyLoss(Protocol):
     def targets(self) -> Sequence[tuple[nn.Module, nn.Module]]: ...
     def qvalue(self, data: TensorDictBase, noise: NoiseLike) -> tuple[Tensor, Tensor]: ...
     def joint_action(self, data: TensorDictBase) -> list[Tensor]: ...
-    def sample(self, data: TensorDictBase, agent: int, noise: NoiseLike) -> Sample: ...
-    def actor(
+    def samples(
+        self, data: TensorDictBase, agents: Sequence[int], noise: NoiseLike
+    ) -> list[Sample]: ...
+    def actors(
         self,
         data: TensorDictBase,
-        agent: int,
+        agents: Sequence[int],
         joint_action: Sequence[Tensor],
-        log_prob: Tensor | None,
-    ) -> Tensor: ...
+        samples: Sequence[Sample],
+        *,
+        present: bool,
+    ) -> list[Tensor]: ...
     def mean(self, value: Tensor, data: TensorDictBase, agent: int) -> Tensor: ...
 
 
@@ -163,7 +167,7 @@ class OffPolicyEngine:
         self, data: TensorDictBase, randomness: UpdateRandomness
     ) -> dict[str, Tensor]:
         loss, noise, metrics = self.loss, randomness.noise, {}
-        samples = [loss.sample(data, i, noise) for i in range(loss.spec.num_agents)]
+        samples = loss.samples(data, range(loss.spec.num_agents), noise)
 
         def update_actors(unit: Sequence[int], joint_action: Sequence[Tensor]) -> None:
             found = self.move_unit(data, unit, joint_action, samples, randomness)
@@ -182,7 +186,7 @@ class OffPolicyEngine:
                     order,
                     samples,
                     update_actors,
-                    lambda agent: loss.sample(data, agent, noise).action,
+                    lambda unit: [s.action for s in loss.samples(data, unit, noise)],
                 )
             else:
                 simultaneous_update(self.units, loss.joint_action(data), update_actors)
@@ -215,17 +219,8 @@ class OffPolicyEngine:
         joint_action: Sequence[Tensor],
         samples: Sequence[Sample],
     ) -> list[Tensor]:
-        """L_π of each of a unit's agents (scalars), the other actions as given.
-
-        Where L_π follows the critic's gradient, their sum descends the loss of the unit's joint
-        policy: the gradient by one action is the same whether or not the others carry theirs.
-        """
-        losses = []
-        for agent in unit:
-            joint = [*joint_action]
-            joint[agent] = samples[agent].action
-            losses.append(self.loss.actor(data, agent, joint, samples[agent].log_prob))
-        return losses
+        """L_π of each of a unit's agents (scalars), the other actions as given."""
+        return self.loss.actors(data, unit, joint_action, samples, present=self.sequential)
 
     def step_of(self, unit: Sequence[int]) -> GradientStep:
         """What moves a unit's parameters."""

@@ -22,6 +22,8 @@ class MLP(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[B, inputs]`` (or other batch axes) to ``[B, outputs]``."""
+        if input.ndim > 2:  # as a matrix, which has the faster products
+            return self.forward(input.flatten(0, -2)).unflatten(0, input.shape[:-1])
         linears, activations = list(self)[::2], list(self)[1::2]
         fused = [FUSED.get(type(activation)) for activation in activations]
         if None in fused or not takes_onednn(input, linears[0].weight):  # type: ignore[arg-type]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from hetmarl.networks.actors import Sample
 from hetmarl.networks.critics import JointQ
 from hetmarl.networks.distributions import NoiseLike
 from hetmarl.networks.policy import TeamPolicy
@@ -71,11 +73,18 @@ class DeterministicLoss(JointQLoss):
 
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
-        actions, smoothing = [], (noise, self.policy_noise, self.noise_clip)
-        for agent, actor in enumerate(self.target_actors):
+        actors, smoothing = self.target_actors, (self.policy_noise, self.noise_clip)
+
+        def smoothed(actor: Any, observation: Tensor, noise: NoiseLike, *beside: Any) -> Sample:
+            return Sample(actor.smoothed(observation, noise, *smoothing, *beside))
+
+        def alone(agent: int) -> Sample:
             observation, beside = self.seen(following, agent, self.acting_next[0])
-            actions.append(actor.smoothed(observation, *smoothing, *beside))  # type: ignore[operator]
-        return least(self.target_critic(self.state(following), actions))
+            return smoothed(actors[agent], observation, noise, *beside)
+
+        team = range(self.spec.num_agents)
+        samples = self.ask(actors, following, team, alone, smoothed, noise)
+        return least(self.target_critic(self.state(following), [s.action for s in samples]))
 
     def actor(
         self,
@@ -83,6 +92,15 @@ class DeterministicLoss(JointQLoss):
         agent: int,
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
+        value: Tensor | None = None,
     ) -> Tensor:
-        (q,) = self.critic(self.state(data), joint_action, 1)
+        q = self.climbed(data, joint_action) if value is None else value
         return self.mean(-q, data, agent)
+
+    def climbs(self, agent: int) -> bool:
+        return True
+
+    def climbed(self, data: TensorDictBase, joint_action: Sequence[Tensor]) -> Tensor:
+        """The first of the critic's values, ``[*B, 1]``."""
+        (q,) = self.critic(self.state(data), joint_action, 1)
+        return q

@@ -40,7 +40,7 @@ class HAD3QNLoss(JointQLoss):
 
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
-        greedy = [self.sample(following, i, noise).action for i in range(self.spec.num_agents)]
+        greedy = [s.action for s in self.samples(following, range(self.spec.num_agents), noise)]
         return least(self.target_critic(self.state(following), greedy))
 
     def actor(
@@ -49,10 +49,11 @@ class HAD3QNLoss(JointQLoss):
         agent: int,
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
+        value: Tensor | None = None,
     ) -> Tensor:
         actor, (observation, beside) = self._actor(agent), self.seen(data, agent)
-        value = self.candidates(data, agent, joint_action, actor.encoded)
-        error = actor(observation, *beside) - value
+        q = self.candidates(data, agent, joint_action, actor.encoded)
+        error = actor(observation, *beside) - q
         legal = actor.legal(beside[0])
         if legal is None:
             return self.mean(error.square().mean(-1, keepdim=True), data, agent)

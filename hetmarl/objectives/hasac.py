@@ -96,7 +96,7 @@ class HASACLoss(JointQLoss):
 
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
-        samples = [self.sample(following, i, noise) for i in range(self.spec.num_agents)]
+        samples = self.samples(following, range(self.spec.num_agents), noise)
         log_prob = self._joint_log_prob(following, log_probs(samples))
         q = least(self.target_critic(self.state(following), [s.action for s in samples]))
         return q - self.log_alpha_joint.exp() * log_prob
@@ -107,13 +107,17 @@ class HASACLoss(JointQLoss):
         agent: int,
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
+        value: Tensor | None = None,
     ) -> Tensor:
         alpha = self.log_alpha[agent].detach().exp()
-        if self.exact_choices and self.spec.agents[agent].action.kind == "discrete":
+        if not self.climbs(agent):
             return self.mean(self._over_choices(data, agent, joint_action, alpha), data, agent)
         assert log_prob is not None
-        q = least(self.critic(self.state(data), joint_action))
+        q = self.climbed(data, joint_action) if value is None else value
         return self.mean(alpha * log_prob - q, data, agent)
+
+    def climbs(self, agent: int) -> bool:
+        return not (self.exact_choices and self.spec.agents[agent].action.kind == "discrete")
 
     def _over_choices(
         self, data: TensorDictBase, agent: int, joint_action: Sequence[Tensor], alpha: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -15,13 +15,21 @@ from tensordict.nn import dispatch
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
-from hetmarl.networks.actors import Sample
+from hetmarl.networks.actors import GumbelActor, Sample, SquashedGaussianActor
 from hetmarl.networks.body import HIDDEN, read_memory
 from hetmarl.networks.critics import JointQ
+from hetmarl.networks.deterministic import DeterministicActor, DeterministicChoiceActor
 from hetmarl.networks.distributions import NoiseLike
+from hetmarl.networks.off_policy import as_one
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.reduce import Reduce, identity
+
+STACKED = (
+    *(GumbelActor, SquashedGaussianActor),
+    *(DeterministicActor, DeterministicChoiceActor),
+)
+"""Actors whose own tensors may have axes in front, ``hetmarl.networks.off_policy.as_one``."""
 
 
 class JointQLoss(LossModule):
@@ -162,6 +170,69 @@ class JointQLoss(LossModule):
         observation, beside = self.seen(data, agent)
         return self.policy.actors[agent].sample(observation, noise, *beside)  # type: ignore[operator]
 
+    def samples(
+        self, data: TensorDictBase, agents: Sequence[int], noise: NoiseLike = torch.randn_like
+    ) -> list[Sample]:
+        """``sample`` of each of ``agents``; the same but for rounding, and faster where they share.
+
+        Noise is drawn agent by agent, those who share one after another.
+        """
+
+        def draw(actor: Any, observation: Tensor, noise: NoiseLike, mask: Tensor | None) -> Sample:
+            sample: Sample = actor.sample(observation, noise, mask)
+            return sample
+
+        return self.ask(
+            self.policy.actors, data, agents, lambda i: self.sample(data, i, noise), draw, noise
+        )
+
+    def ask(
+        self,
+        actors: nn.ModuleList,
+        data: TensorDictBase,
+        agents: Sequence[int],
+        alone: Callable[[int], Sample],
+        at_once: Callable[..., Sample],
+        noise: NoiseLike,
+    ) -> list[Sample]:
+        """What each of ``agents`` does, those alike around the same networks in one pass.
+
+        Args:
+            actors: the team's, or their targets.
+            data: ``[*B]``.
+            agents: positions in the team.
+            alone: ``alone(agent)``, of one.
+            at_once: ``at_once(actor, observation, noise, action_mask)``, of several as one actor,
+                with an axis of agents in front.
+            noise: for ``at_once``; it is drawn agent by agent.
+        """
+        found: dict[int, Sample] = {}
+        for members in self._alike(actors, agents):
+            if len(members) == 1:
+                found[members[0]] = alone(members[0])
+                continue
+            observations, beside = zip(*(self.seen(data, i) for i in members), strict=True)
+            masks = [mask for mask, *_ in beside if mask is not None]
+            action, log_prob = at_once(
+                as_one([actors[i] for i in members], data.batch_dims),  # type: ignore[misc]
+                torch.stack(observations),
+                lambda like: torch.stack([noise(x) for x in like]),
+                torch.stack(masks) if masks else None,
+            )
+            each = [None] * len(members) if log_prob is None else log_prob.unbind()
+            found.update(zip(members, map(Sample, action.unbind(), each), strict=True))
+        return [found[i] for i in agents]
+
+    def _alike(self, actors: nn.ModuleList, agents: Sequence[int]) -> list[list[int]]:
+        """``agents`` by group and networks; those with a memory, or other actors, each alone."""
+        found: dict[Any, list[int]] = {}
+        for i in agents:
+            stacks = type(actors[i]) in STACKED and i not in self.policy.recurrent
+            networks = tuple(id(network) for network in actors[i].children())
+            place = (self.spec.agents[i].group, *networks) if stacks else i
+            found.setdefault(place, []).append(i)
+        return list(found.values())
+
     # ------------------------------------------------------------------ memories
     @property
     def acting_next(self) -> tuple[str, nn.ModuleList]:
@@ -215,8 +286,64 @@ class JointQLoss(LossModule):
         agent: int,
         joint_action: Sequence[Tensor],
         log_prob: Tensor | None = None,
+        value: Tensor | None = None,
     ) -> Tensor:
-        """L_π of one agent (scalar); its own entry of ``joint_action`` carries the gradient."""
+        """L_π of one agent (scalar); its own entry of ``joint_action`` carries the gradient.
+
+        Args:
+            data: the batch ``[*B]``.
+            agent: whose.
+            joint_action: in team order, each ``[*B, W_j]``.
+            log_prob: of its own action, ``[*B, 1]``.
+            value: ``climbed(data, joint_action)`` with its gradient, where that is known.
+        """
+
+    def climbs(self, agent: int) -> bool:
+        """Whether the agent's loss follows the gradient of ``climbed`` by its action."""
+        return False
+
+    def climbed(self, data: TensorDictBase, joint_action: Sequence[Tensor]) -> Tensor:
+        """The value that actors climb, ``[*B, 1]``: the least of the critic's."""
+        return least(self.critic(self.state(data), joint_action))
+
+    def actors(
+        self,
+        data: TensorDictBase,
+        agents: Sequence[int],
+        joint_action: Sequence[Tensor],
+        samples: Sequence[Sample],
+        *,
+        present: bool,
+    ) -> list[Tensor]:
+        """L_π of each of ``agents`` (scalars), the other actions as given.
+
+        Where they climb the critic their sum descends the loss of their joint policy: the gradient
+        by one action is the same whether or not the others carry theirs.
+
+        Args:
+            data: the batch ``[*B]``.
+            agents: positions in the team.
+            joint_action: in team order, each ``[*B, W_j]``.
+            samples: the team's, with gradient.
+            present: ``joint_action`` holds the samples of ``agents``, so that one pass of the
+                critic gives all gradients.
+        """
+        climbing = [i for i in agents if self.climbs(i)] if present else []
+        values: dict[int, Tensor] = {}
+        if len(climbing) > 1:
+            at = {i: samples[i].action.detach().requires_grad_() for i in climbing}
+            q = self.climbed(data, [at.get(i, action) for i, action in enumerate(joint_action)])
+            slopes = torch.autograd.grad(q.sum(), list(at.values()))
+            for (i, action), slope in zip(at.items(), slopes, strict=True):
+                step = samples[i].action - action.detach()  # 0, with gradient
+                values[i] = q.detach() + (slope * step).sum(-1, keepdim=True)
+        losses = []
+        for i in agents:
+            joint = [*joint_action]
+            joint[i] = samples[i].action
+            known = {"value": values[i]} if i in values else {}
+            losses.append(self.actor(data, i, joint, samples[i].log_prob, **known))
+        return losses
 
     @torch.no_grad()
     def target(self, data: TensorDictBase, noise: NoiseLike = torch.randn_like) -> Tensor:
@@ -284,14 +411,12 @@ class JointQLoss(LossModule):
 
         Every actor's loss is against the others' current policies.
         """
-        samples = [self.sample(data, i) for i in range(self.spec.num_agents)]
+        team = range(self.spec.num_agents)
+        samples = self.samples(data, team)
         loss_q, q_mean = self.qvalue(data)
         actions = [sample.action.detach() for sample in samples]
-        loss_actor = loss_q.new_zeros(())
         with frozen(self.critic):
-            for i, sample in enumerate(samples):
-                joint = [*actions[:i], sample.action, *actions[i + 1 :]]
-                loss_actor = loss_actor + self.actor(data, i, joint, sample.log_prob)
+            loss_actor = torch.stack(self.actors(data, team, actions, samples, present=True)).sum()
         losses = {"loss_qvalue": loss_q, "loss_actor": loss_actor, "q_mean": q_mean}
         return TensorDict(losses), samples
 

@@ -290,9 +290,9 @@ def test_sequential_update_draws_nothing_for_the_last() -> None:
     samples = [Sample(torch.full((1, 1), float(i)), torch.zeros(1, 1)) for i in range(3)]
     seen, drawn = [], []
 
-    def resample(i: int) -> Tensor:
-        drawn.append(i)
-        return torch.full((1, 1), 10.0 + i)
+    def resample(unit: Sequence[int]) -> list[Tensor]:
+        drawn.extend(unit)
+        return [torch.full((1, 1), 10.0 + i) for i in unit]
 
     sequential_update(
         [[2], [0], [1]], samples, lambda u, a: seen.append((u, [x.item() for x in a])), resample
@@ -328,17 +328,18 @@ def test_a_unit_descends_the_loss_of_its_joint_policy(deaths: bool) -> None:
     for iteration in range(20):  # one in which the pair comes first
         if UpdateRandomness(0, iteration).order(2) == [0, 1]:
             break
-    sample = loss.sample
+    samples = loss.samples
 
-    def kept(data: Any, i: int, noise: Any) -> Sample:
-        asked.append((i, data, sample(data, i, noise)))
-        return asked[-1][2]
+    def kept(seen: Any, agents: Sequence[int], noise: Any) -> list[Sample]:
+        drawn = samples(seen, agents, noise)
+        asked.extend((seen, s) for s in drawn)
+        return drawn
 
-    loss.sample = kept  # type: ignore[method-assign]
+    loss.samples = kept  # type: ignore[method-assign]
     metrics = engine.update(data, UpdateRandomness(0, iteration))
-    drawn = [s for _, seen, s in asked if seen is data]
+    drawn = [s for seen, s in asked if seen is data]
     joint = [s.action.detach() for s in drawn[:3]]
-    again = [s for _, seen, s in asked if seen is data][3:]
+    again = drawn[3:]
     assert len(again) == 2  # left and right, for the body, and nobody after it
 
     redone, costs = [], []
@@ -385,9 +386,9 @@ def test_a_unit_moves_alone_and_its_successors_see_all_of_it() -> None:
     turns: list[tuple[int, list[Tensor]]] = []
     actor = loss.actor
 
-    def kept(data: Any, i: int, joint: Sequence[Tensor], log_prob: Any) -> Tensor:
+    def kept(data: Any, i: int, joint: Sequence[Tensor], log_prob: Any, **known: Any) -> Tensor:
         turns.append((i, [a.detach().clone() for a in joint]))
-        return actor(data, i, joint, log_prob)
+        return actor(data, i, joint, log_prob, **known)
 
     loss.actor = kept  # type: ignore[method-assign]
     orders = set()
