@@ -19,6 +19,7 @@ RATIOS = {
     "grid_stepping": ["ours: time / bare"],
     "pettingzoo_stepping": ["mpe's time / bare", "generic's time / bare"],
     "sumo_stepping": ["ours's time / bare"],
+    "shared_team": ["in turns / packed", "MASAC, agent by agent / at once"],
     "training_loop": ["time / oneDNN", "Lightning's share"],
     "mamujoco_stepping": ["share of bare", "(step: "],
     "smax_stepping": ["smax's time / bare"],

@@ -390,6 +390,12 @@ BATTLES = {"smax/3s5z": ("ally", 32), "smacv2/3s5z": ("agent", 16)}
 BATTLES["smacv2/terran_5_vs_5"] = ("agent", 16)
 
 
+def sets_of(task: str, unit: str) -> list[list[str]]:
+    """The units of a kind, or, where kinds are drawn, any two and the others."""
+    first, last = (3, 8) if "3s5z" in task else (2, 5)
+    return [[f"{unit}_{i}" for i in group] for group in (range(first), range(first, last))]
+
+
 @pytest.mark.parametrize("algorithm", ["happo", "hatrpo", "hamdpo", "mappo"])
 @pytest.mark.parametrize("task", BATTLES)
 def test_battles(settings: Compose, task: str, algorithm: str) -> None:
@@ -397,11 +403,12 @@ def test_battles(settings: Compose, task: str, algorithm: str) -> None:
     found = settings(f"+experiment={task}_{algorithm}")
     train, values = found.train, asdict(found.train.algo)
     assert (found.algorithm.name, train.task.name) == (algorithm, task)
-    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (num_envs, 64, 500_000)
-    first, last = (3, 8) if "3s5z" in task else (2, 5)
-    sets = [[f"{unit}_{i}" for i in group] for group in (range(first), range(first, last))]
-    sharing = "full" if algorithm == "mappo" else sets
-    assert train.network == OnPolicyNetworkConfig(hidden_sizes=[128, 128], sharing=sharing)
+    frames = 500_000 if "3s5z" in task else 1_000_000
+    assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (num_envs, 64, frames)
+    sharing = "full" if algorithm == "mappo" else sets_of(task, unit)
+    assert train.network == OnPolicyNetworkConfig(
+        hidden_sizes=[128, 128], sharing=sharing, agent_id="3s5z" in task
+    )
     assert values["allow_shared_sequential"] == (algorithm != "mappo")
     expected = {"critic_lr": 1e-3, "critic_epochs": 4, "critic_minibatches": 1, "lr_decay": False}
     if algorithm == "hatrpo":
@@ -413,18 +420,25 @@ def test_battles(settings: Compose, task: str, algorithm: str) -> None:
     assert {key: values[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("task", BATTLES)
-def test_battles_off_policy(settings: Compose, task: str) -> None:
-    _, num_envs = BATTLES[task]
-    found = settings(f"+experiment={task}_hasac")
+OFF_POLICY_BATTLES = [(task, "hasac") for task in BATTLES] + [("smax/3s5z", "hatd3")]
+
+
+@pytest.mark.parametrize(("task", "algorithm"), OFF_POLICY_BATTLES)
+def test_battles_off_policy(settings: Compose, task: str, algorithm: str) -> None:
+    unit, _ = BATTLES[task]
+    found = settings(f"+experiment={task}_{algorithm}")
     train, values = found.train, asdict(found.train.algo)
-    assert (found.algorithm.name, train.task.name) == ("hasac", task)
-    assert (train.num_envs, train.total_frames) == (num_envs, 500_000)
-    assert train.data.warmup_frames == 200 * num_envs
-    assert (train.data.buffer_size, train.network.hidden_sizes) == (200_000, [128, 128])
+    assert (found.algorithm.name, train.task.name) == (algorithm, task)
+    frames = 300_000 if "3s5z" in task else 500_000
+    assert (train.num_envs, train.total_frames) == (16, frames)
+    assert (train.data.warmup_frames, train.data.buffer_size) == (3_200, 200_000)
+    assert (train.network.hidden_sizes, train.network.agent_id) == ([128, 128], "3s5z" in task)
+    assert train.network.sharing == sets_of(task, unit)
     expected = {"n_step": 5, "batch_size": 256, "actor_lr": 1e-3, "critic_lr": 1e-3}
-    expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05, "updates_per_step": 1.0}
-    expected |= {"target_entropy_choices": 0.3, "exact_choices": False}
+    expected |= {"updates_per_step": 2.0, "allow_shared_sequential": True}
+    if algorithm == "hasac":
+        expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05}
+        expected |= {"target_entropy_choices": 0.3, "exact_choices": False}
     assert {key: values[key] for key in expected} == expected
 
 
@@ -446,7 +460,8 @@ def test_every_experiment_is_pinned() -> None:
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
     names.append("sumo/cologne8_happo")
-    names += [f"{t}_{a}" for t in BATTLES for a in ("happo", "hatrpo", "hamdpo", "mappo", "hasac")]
+    names += [f"{t}_{a}" for t in BATTLES for a in ("happo", "hatrpo", "hamdpo", "mappo")]
+    names += [f"{t}_{a}" for t, a in OFF_POLICY_BATTLES]
     assert {str(path.with_suffix("")) for path in here} == set(names)
 
 
