@@ -73,17 +73,14 @@ class DeterministicLoss(JointQLoss):
 
     # ------------------------------------------------------------------ the equations
     def next_value(self, following: TensorDictBase, noise: NoiseLike) -> Tensor:
-        actors, smoothing = self.target_actors, (self.policy_noise, self.noise_clip)
+        smoothing = self.policy_noise, self.noise_clip
 
         def smoothed(actor: Any, observation: Tensor, noise: NoiseLike, *beside: Any) -> Sample:
             return Sample(actor.smoothed(observation, noise, *smoothing, *beside))
 
-        def alone(agent: int) -> Sample:
-            observation, beside = self.seen(following, agent, self.acting_next[0])
-            return smoothed(actors[agent], observation, noise, *beside)
-
+        memory_of, actors = self.acting_next
         team = range(self.spec.num_agents)
-        samples = self.ask(actors, following, team, alone, smoothed, noise)
+        samples = self.ask(actors, following, team, smoothed, noise, memory_of)
         return least(self.target_critic(self.state(following), [s.action for s in samples]))
 
     def actor(

@@ -167,55 +167,53 @@ class JointQLoss(LossModule):
         self, data: TensorDictBase, agent: int, noise: NoiseLike = torch.randn_like
     ) -> Sample:
         """The agent's action ``[*B, W_i]`` by its policy as it is now, with gradient."""
-        observation, beside = self.seen(data, agent)
-        return self.policy.actors[agent].sample(observation, noise, *beside)  # type: ignore[operator]
+        return self.samples(data, [agent], noise)[0]
 
     def samples(
         self, data: TensorDictBase, agents: Sequence[int], noise: NoiseLike = torch.randn_like
     ) -> list[Sample]:
-        """``sample`` of each of ``agents``; the same but for rounding, and faster where they share.
+        """``sample`` of each of ``agents``: those who share a network in one pass through it.
 
-        Noise is drawn agent by agent, those who share one after another.
+        Noise is drawn agent by agent, for those who share one after another.
         """
 
-        def draw(actor: Any, observation: Tensor, noise: NoiseLike, mask: Tensor | None) -> Sample:
-            sample: Sample = actor.sample(observation, noise, mask)
+        def draw(actor: Any, observation: Tensor, noise: NoiseLike, *beside: Any) -> Sample:
+            sample: Sample = actor.sample(observation, noise, *beside)
             return sample
 
-        return self.ask(
-            self.policy.actors, data, agents, lambda i: self.sample(data, i, noise), draw, noise
-        )
+        return self.ask(self.policy.actors, data, agents, draw, noise)
 
     def ask(
         self,
         actors: nn.ModuleList,
         data: TensorDictBase,
         agents: Sequence[int],
-        alone: Callable[[int], Sample],
-        at_once: Callable[..., Sample],
+        what: Callable[..., Sample],
         noise: NoiseLike,
+        memory_of: str = HIDDEN,
     ) -> list[Sample]:
-        """What each of ``agents`` does, those alike around the same networks in one pass.
+        """What each of ``agents`` does; those of a group around the same networks in one pass.
 
         Args:
             actors: the team's, or their targets.
             data: ``[*B]``.
             agents: positions in the team.
-            alone: ``alone(agent)``, of one.
-            at_once: ``at_once(actor, observation, noise, action_mask)``, of several as one actor,
-                with an axis of agents in front.
-            noise: for ``at_once``; it is drawn agent by agent.
+            what: ``what(actor, observation, noise, *beside)``, ``beside`` as in ``seen``; several
+                are asked as one actor, with an axis of agents in front.
+            noise: drawn agent by agent.
+            memory_of: see ``seen``.
         """
         found: dict[int, Sample] = {}
         for members in self._alike(actors, agents):
+            seen = [self.seen(data, i, memory_of) for i in members]
             if len(members) == 1:
-                found[members[0]] = alone(members[0])
+                observation, beside = seen[0]
+                found[members[0]] = what(actors[members[0]], observation, noise, *beside)
                 continue
-            observations, beside = zip(*(self.seen(data, i) for i in members), strict=True)
-            masks = [mask for mask, *_ in beside if mask is not None]
-            action, log_prob = at_once(
+            masks = [mask for _, (mask,) in seen if mask is not None]
+            action, log_prob = what(
                 as_one([actors[i] for i in members], data.batch_dims),  # type: ignore[misc]
-                torch.stack(observations),
+                torch.stack([observation for observation, _ in seen]),
                 lambda like: torch.stack([noise(x) for x in like]),
                 torch.stack(masks) if masks else None,
             )

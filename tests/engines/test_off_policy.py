@@ -75,19 +75,22 @@ class Spy:
     def __init__(self, loss: JointQLoss, engine: OffPolicyEngine) -> None:
         self.events: list[dict[str, Any]] = []
         self.loss = loss
-        self._sample, self._actor = loss.sample, loss.actor
-        loss.sample, loss.actor = self.sample, self.actor  # type: ignore[method-assign]
+        self._samples, self._actor = loss.samples, loss.actor
+        loss.samples, loss.actor = self.samples, self.actor  # type: ignore[method-assign]
         for index, step in enumerate(engine.actor_steps):
             engine.actor_steps[index] = self.stepping(index, step)  # type: ignore[index]
 
-    def sample(self, data: Any, i: int, noise: Any = torch.randn_like) -> Sample:
+    def samples(self, data: Any, agents: Sequence[int], noise: Any) -> list[Sample]:
+        return [self.sample(data, i, noise) for i in agents]
+
+    def sample(self, data: Any, i: int, noise: Any) -> Sample:
         drawn: list[Tensor] = []
 
         def kept(like: Tensor) -> Tensor:
             drawn.append(noise(like))
             return drawn[-1]
 
-        sample = self._sample(data, i, kept)
+        (sample,) = self._samples(data, [i], kept)
         self.events.append(
             {
                 "what": "sample",

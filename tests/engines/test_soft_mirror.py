@@ -109,13 +109,15 @@ def test_successors_see_the_projected_policy() -> None:
     """A ball so small that nothing is left of a step: agents re-sample what they had drawn from."""
     engine = make(MEHAMLLoss, None, KLBall(1e-12), lr=0.1)
     loss, resampled = engine.loss, []
-    sample = loss.sample
+    samples = loss.samples
 
-    def noting(data: Any, agent: int, noise: Any = torch.randn_like) -> Any:
-        resampled.append((agent, loss.policy.actors[agent](UNEQUAL.observation(data, agent))[0]))
-        return sample(data, agent, noise)
+    def noting(data: Any, agents: Any, noise: Any) -> Any:
+        for agent in agents:
+            mean = loss.policy.actors[agent](UNEQUAL.observation(data, agent))[0]
+            resampled.append((agent, mean))
+        return samples(data, agents, noise)
 
-    loss.sample = noting
+    loss.samples = noting
     data = batch(UNEQUAL, 16)
     found = engine.update(data, UpdateRandomness(0, 0))
     assert len(resampled) == 3 + 3 + 2  # of the target, of everybody, again of all but the last

@@ -142,8 +142,8 @@ def test_one_agent_is_soft_actor_critic(monkeypatch: pytest.MonkeyPatch) -> None
     set_targets(reference, [Value(net) for net in loss.target_critic.values])
 
     monkeypatch.setattr("torch.distributions.normal._standard_normal", lambda *_, **__: noise)
-    sample = loss.sample
-    monkeypatch.setattr(loss, "sample", lambda d, i, *_: sample(d, i, lambda like: noise))
+    samples = loss.samples
+    monkeypatch.setattr(loss, "samples", lambda d, i, *_: samples(d, i, lambda like: noise))
     out = reference(as_theirs(data, data["agents", "action"][:, 0]))
     ours = loss(data)
     compare_actors(loss, reference, ours, out)
