@@ -438,7 +438,7 @@ def test_battles_off_policy(settings: Compose, task: str, algorithm: str) -> Non
     expected |= {"updates_per_step": 2.0, "allow_shared_sequential": True}
     if algorithm == "hasac":
         expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05}
-        expected |= {"target_entropy_choices": 0.3, "exact_choices": False}
+        expected |= {"target_entropy_choices": 0.05, "exact_choices": False}
     assert {key: values[key] for key in expected} == expected
 
 
