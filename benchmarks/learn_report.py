@@ -57,7 +57,7 @@ def wilson(won: int, battles: int) -> tuple[float, float]:
     z = 1.96
     centre = (won + z**2 / 2) / (battles + z**2)
     half = z / (battles + z**2) * math.sqrt(won * (battles - won) / battles + z**2 / 4)
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # but for rounding they are inside
 
 
 def interval(values: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -494,6 +495,22 @@ def test_ctrl_c_while_games_are_waited_for_costs_their_episodes_only(
     env.set_seed(6)
     assert torch.equal(env.reset()["state"], make("3m", num_envs=2, seed=6).reset()["state"])
     assert not any(group_of(worker) for worker in workers), "nothing is left of the old games"
+
+
+def test_games_that_start_at_once_listen_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below what the system gives to connections, and from a place of each process' own."""
+    pytest.importorskip("smacv2", reason="smacv2 is not installed: hetmarl doctor smacv2")
+    from hetmarl_envs.smacv2.game import PORTS, own_port
+
+    found = []
+    for process in (70_000, 70_001, 70_002):
+        monkeypatch.setattr("os.getpid", lambda process=process: process)
+        found.append(own_port())
+    assert len(set(found)) == 3
+    assert set(found) <= set(PORTS)
+    with socket.socket() as taken:
+        taken.bind(("", found[-1]))
+        assert own_port() not in found
 
 
 @plays

@@ -5,12 +5,14 @@ Needs ``smacv2`` and ``pysc2``, but not torch.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import portpicker
 from absl import logging
 from s2clientprotocol import debug_pb2
 from smacv2.env.starcraft2.distributions import get_distribution
@@ -22,6 +24,20 @@ ATTEMPTS = 5
 """Tries to place the units of an episode, each with another draw."""
 _SIZES = ("n_units", "n_enemies")
 _PER_AGENT = ("attack", "health")
+
+
+PORTS = range(15_000, 25_000)
+"""Where games listen: below the ports that systems give to connections."""
+
+
+def own_port() -> int:
+    """A free port, tried from another one on in every process of this machine."""
+    start = os.getpid()
+    for step in range(len(PORTS)):
+        port = PORTS[(start + 101 * step) % len(PORTS)]
+        if portpicker.is_port_free(port):
+            return port
+    raise GameLostError(f"no free port in {PORTS} for the game to listen on")
 
 
 class GameLostError(Exception):
@@ -43,6 +59,8 @@ class Game(StarCraft2Env):
     * Agents' unit types on SMAC's maps count from the map's first one (upstream counts from the
       enemies' ids, which is an index out of range).
     * A lost connection is an error (upstream relaunches the game and calls the episode finished).
+    * The game's port is this process' own (upstream: one that the system may give to a connection,
+      or to another game, before this one listens; of forty that start at once some met).
     """
 
     stochastic_attack: bool
@@ -107,6 +125,7 @@ class Game(StarCraft2Env):
         raise GameLostError("the connection to the game broke")
 
     def _launch(self) -> None:
+        portpicker.pick_unused_port = own_port
         super()._launch()
         self._tell_seed()
 
