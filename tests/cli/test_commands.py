@@ -65,7 +65,8 @@ def test_doctor_tries_every_family(hetmarl: Command) -> None:
         line = next(line for line in tasks if line.strip().startswith(f"{name} "))
         missing = get_family(name).missing()
         expected = "absent" if missing else "works" if list_tasks(name) else "untried"
-        assert expected in line and (not missing or name in OPTIONAL)
+        no_game = name == "smacv2" and "no StarCraft II" in line  # its packages do without
+        assert (expected in line or no_game) and (not missing or name in OPTIONAL)
     for word in ("torchrl", "CPU", "hasac", "neptune", "March 2026"):
         assert word in out
 
