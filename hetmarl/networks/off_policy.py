@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -161,24 +160,6 @@ class OffPolicyActor(nn.Module):
         if not self.suffix.numel():
             return x
         return torch.cat([x, self.suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
-
-
-def as_one(actors: Sequence[OffPolicyActor], batch_dims: int) -> OffPolicyActor:
-    """Actors around the same networks as one, whose tensors have an axis of agents in front.
-
-    It reads observations ``[n, *B, O]``, and of what each has for itself ``[D]`` it has
-    ``[n, 1, …, 1, D]``. Its parameters are theirs.
-
-    Args:
-        actors: of one class, without a memory, their buffers of equal sizes.
-        batch_dims: axes of ``*B``.
-    """
-    one, ones = copy.copy(actors[0]), [1] * batch_dims
-    one._buffers = {}
-    for name, own in actors[0].named_buffers(recurse=False):
-        stacked = torch.stack([actor.get_buffer(name) for actor in actors])
-        one._buffers[name] = stacked.view(len(actors), *ones, *own.shape)
-    return one
 
 
 def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:

@@ -112,7 +112,8 @@ class _Pack:
         self.members = [i for same, _ in self.first for i in same]
         layers = zip(*(blocks[i][1:] for i in self.members), strict=True)
         actors = [policy.actors[i] for i in self.members]
-        self.actor = _stacked_actor(actors, _Layers(*map(_Layer, layers)))
+        self.actor = as_one(actors, suffix=False)
+        self.actor.net = _Layers(*map(_Layer, layers))
 
     def __call__(
         self, observations: dict[int, Tensor], masks: dict[int, Tensor], noise: NoiseLike | None
@@ -180,17 +181,25 @@ class _Layers(nn.Sequential):
         return (x, None) if memory else x
 
 
-def _stacked_actor(actors: Sequence[Any], net: _Layers) -> Any:
-    """The first actor with another net, and everybody's tensors ``[D]`` as ``[n, 1, D]``."""
-    first = actors[0]
-    instead: dict[int, Any] = {id(first.net): net}
-    own = [*first.named_parameters(recurse=False), *first.named_buffers(recurse=False)]
-    for name, tensor in own:
-        if name == "suffix":  # the pack has put it behind the observations
-            instead[id(tensor)] = tensor.new_zeros(0)
+def as_one(actors: Sequence[Any], batch_dims: int = 1, *, suffix: bool = True) -> Any:
+    """Actors as one: the first, with everybody's own tensors ``[D]`` as ``[n, 1, …, 1, D]``.
+
+    It reads observations ``[n, *B, O]`` through the first one's networks, which are not copied.
+
+    Args:
+        actors: of one class of ``PACKED``, without a memory, their own tensors of equal sizes.
+        batch_dims: axes of ``*B``.
+        suffix: it puts off-policy actors' constants behind what it reads; False: they are there.
+    """
+    first, one, ones = actors[0], copy.copy(actors[0]), [1] * batch_dims
+    one._parameters, one._buffers, one._modules = {}, {}, dict(first._modules)
+    for name, own in [*first.named_parameters(recurse=False), *first.named_buffers(recurse=False)]:
+        if name == "suffix" and not suffix:
+            one._buffers[name] = own.new_zeros(0)
             continue
-        instead[id(tensor)] = torch.stack([getattr(a, name) for a in actors]).unsqueeze(1)
-    return copy.deepcopy(first, instead)
+        stacked = torch.stack([getattr(actor, name) for actor in actors])
+        one._buffers[name] = stacked.view(len(actors), *ones, *own.shape)
+    return one
 
 
 def _blocks(net: Any) -> list[_Block]:

@@ -15,21 +15,14 @@ from tensordict.nn import dispatch
 from torch import Tensor, nn
 from torchrl.objectives import LossModule
 
-from hetmarl.networks.actors import GumbelActor, Sample, SquashedGaussianActor
+from hetmarl.networks.actors import Sample
 from hetmarl.networks.body import HIDDEN, read_memory
 from hetmarl.networks.critics import JointQ
-from hetmarl.networks.deterministic import DeterministicActor, DeterministicChoiceActor
 from hetmarl.networks.distributions import NoiseLike
-from hetmarl.networks.off_policy import as_one
+from hetmarl.networks.packed import PACKED, as_one
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.reduce import Reduce, identity
-
-STACKED = (
-    *(GumbelActor, SquashedGaussianActor),
-    *(DeterministicActor, DeterministicChoiceActor),
-)
-"""Actors whose own tensors may have axes in front, ``hetmarl.networks.off_policy.as_one``."""
 
 
 class JointQLoss(LossModule):
@@ -212,7 +205,7 @@ class JointQLoss(LossModule):
                 continue
             masks = [mask for _, (mask,) in seen if mask is not None]
             action, log_prob = what(
-                as_one([actors[i] for i in members], data.batch_dims),  # type: ignore[misc]
+                as_one([actors[i] for i in members], data.batch_dims),
                 torch.stack([observation for observation, _ in seen]),
                 lambda like: torch.stack([noise(x) for x in like]),
                 torch.stack(masks) if masks else None,
@@ -225,7 +218,7 @@ class JointQLoss(LossModule):
         """``agents`` by group and networks; those with a memory, or other actors, each alone."""
         found: dict[Any, list[int]] = {}
         for i in agents:
-            stacks = type(actors[i]) in STACKED and i not in self.policy.recurrent
+            stacks = type(actors[i]) in PACKED and i not in self.policy.recurrent
             networks = tuple(id(network) for network in actors[i].children())
             place = (self.spec.agents[i].group, *networks) if stacks else i
             found.setdefault(place, []).append(i)

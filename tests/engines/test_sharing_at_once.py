@@ -37,17 +37,9 @@ def one_by_one(loss: JointQLoss) -> JointQLoss:
     """The same without any of what is tested here."""
     loss = copy.deepcopy(loss)
     loss._alike = lambda actors, agents: [[i] for i in agents]  # type: ignore[method-assign]
-    loss.actors = alone(loss)  # type: ignore[method-assign]
-    return loss
-
-
-def alone(loss: JointQLoss) -> Any:
     together = loss.actors
-
-    def actors(*given: Any, present: bool) -> list[Tensor]:
-        return together(*given, present=False)
-
-    return actors
+    loss.actors = lambda *given, present: together(*given, present=False)  # type: ignore[method-assign]
+    return loss
 
 
 def drawn(loss: JointQLoss, data: Any, agents: Sequence[int]) -> list[Tensor]:
