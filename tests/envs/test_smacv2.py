@@ -310,6 +310,40 @@ def test_values_drawn_per_agent_work(make: Any) -> None:
 
 
 @plays
+@pytest.mark.parametrize("chance", [1.0, 0.0])
+def test_enemies_in_sight_are_seen_whoever_else_is_not(simulator: Path, chance: float) -> None:
+    from hetmarl_envs.smacv2.worker import Worker
+
+    worker, draws = Worker(), np.random.default_rng(0)
+    worker.launch(game_arguments("terran_5_vs_5", {"prob_obs_enemy": chance}, None))
+    game, seen_by_two, hidden = worker._game, 0, 0
+    start, (count, width) = game.get_obs_move_feats_size(), game.get_obs_enemy_feats_size()
+    try:
+        for seed in range(3):
+            outcome = worker.begin(seed, [])
+            while not (outcome["terminated"] or outcome["truncated"]):
+                enemies = outcome["observation"][:, start : start + count * width]
+                seen = enemies.reshape(-1, count, width).any(-1)
+                near = np.zeros_like(seen)
+                for a, agent in game.agents.items():
+                    for e, enemy in game.enemies.items():
+                        places = (agent.pos.x, agent.pos.y, enemy.pos.x, enemy.pos.y)
+                        within = game.distance(*places) < game.unit_sight_range(a)
+                        near[a, e] = within and agent.health > 0 and enemy.health > 0
+                assert not (seen & ~near).any()
+                hidden += (near & ~seen).sum()
+                seen_by_two += (seen.sum(0) > 1).sum()
+                actions = [int(draws.choice(np.flatnonzero(row))) for row in outcome["mask"]]
+                outcome = worker.step(actions)
+    finally:
+        worker.close()
+    if chance == 1.0:
+        assert hidden == 0 and seen_by_two > 100
+    else:  # whoever saw an enemy first sees it alone
+        assert hidden > 100 and seen_by_two == 0
+
+
+@plays
 @pytest.mark.slow
 def test_an_action_that_is_not_legal_is_named(make: Any) -> None:
     env = make("3m", num_envs=2)

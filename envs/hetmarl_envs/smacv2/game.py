@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import portpicker
 from absl import logging
+from numpy.typing import NDArray
 from s2clientprotocol import debug_pb2
 from smacv2.env.starcraft2.distributions import get_distribution
 from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
@@ -58,6 +59,8 @@ class Game(StarCraft2Env):
     * Values drawn per agent are numbers, not arrays of one, which NumPy 2.4 does not assign.
     * Agents' unit types on SMAC's maps count from the map's first one (upstream counts from the
       enemies' ids, which is an index out of range).
+    * Observations hide the enemies that ``prob_obs_enemy`` hides, no others (upstream: an enemy
+      that nobody has seen yet, or that is dead, hides all those with smaller numbers).
     * A lost connection is an error (upstream relaunches the game and calls the episode finished).
     * The game's port is this process' own (upstream: one that the system may give to a connection,
       or to another game, before this one listens; of forty that start at once some met).
@@ -158,6 +161,24 @@ class Game(StarCraft2Env):
         if not ally_team and not self._min_unit_type:  # upstream: in the episode that launches
             self._init_ally_unit_types(min(unit.unit_type for unit in self.agents.values()))
 
+    @property
+    def obs_enemies(self) -> Any:
+        """Which enemies each agent may see; ``smacv2`` makes, writes, and reads it."""
+        return self._sightings
+
+    @obs_enemies.setter
+    def obs_enemies(self, seen: Any) -> None:
+        self._sightings = _Sightings(np.asarray(seen, bool))
+
+    def get_obs_agent(self, agent_id: int, fully_observable: bool = False) -> Any:
+        """Hides an enemy's own features where upstream would hide everybody's before it."""
+        observation = super().get_obs_agent(agent_id, fully_observable)
+        if not fully_observable:
+            start, (count, width) = self.get_obs_move_feats_size(), self.get_obs_enemy_feats_size()
+            enemies = observation[start : start + count * width].reshape(count, width)
+            enemies[~self._sightings.seen[:, agent_id]] = 0.0
+        return observation
+
     def update_units(self) -> Any:
         self._legal.clear()
         return super().update_units()
@@ -175,6 +196,19 @@ class Game(StarCraft2Env):
         if ally and not self.replace_teammates:
             return int(unit.unit_type - self._min_unit_type)
         return int(super().get_unit_type_id(unit, ally))
+
+
+class _Sightings:
+    """``seen [E, A]``, written as the array that it is; whoever reads finds everything seen."""
+
+    def __init__(self, seen: NDArray[np.bool_]) -> None:
+        self.seen = seen
+
+    def __setitem__(self, where: Any, value: Any) -> None:
+        self.seen[where] = value
+
+    def __getitem__(self, where: Any) -> bool:
+        return True
 
 
 def _capabilities(given: dict[str, Any]) -> dict[str, Any]:
