@@ -31,12 +31,13 @@ nothing is ever padded. ``("next", ...)`` holds the true final observation of a 
 
 An environment whose agents see parts of one whole may say which observed number is which, by an
 attribute ``observation_index`` (see ``hetmarl_envs.observation_index``): a replay then stores every
-number once.
+number once. One whose observations list things that are alike may say where, by an attribute
+``entities`` (see ``hetmarl_envs.entities``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -48,6 +49,7 @@ from torch.nn.functional import one_hot
 from torchrl.data import Bounded, Categorical, MultiCategorical, MultiOneHot, OneHot, TensorSpec
 from torchrl.envs import EnvBase
 
+from hetmarl_envs.entities import Entities, check_entities
 from hetmarl_envs.errors import ContractError
 
 ActionKind = Literal["continuous", "discrete", "multi_discrete"]
@@ -143,6 +145,8 @@ class AgentSpec:
     index: int
     observation_shape: tuple[int, ...]
     action: ActionSpace
+    entities: tuple[Entities, ...] = ()
+    """Blocks of the observation that list things alike."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class TeamSpec:
 
     agents: tuple[AgentSpec, ...]
     state_dim: int | None = None
+    state_entities: tuple[Entities, ...] = ()
+    """Blocks of the state that list things alike."""
 
     # ------------------------------------------------------------------ construction
     @classmethod
@@ -176,6 +182,7 @@ class TeamSpec:
         observation_keys = set(env.observation_spec.keys(True, True))
         action_keys = set(env.full_action_spec_unbatched.keys(True, True))
         by_name: dict[str, AgentSpec] = {}
+        listed: Mapping[str, Any] = getattr(env, "entities", None) or {}
         for group, names in group_map.items():
             key, action_key = (group, "observation"), (group, "action")
             if key not in observation_keys or action_key not in action_keys:
@@ -191,13 +198,21 @@ class TeamSpec:
                     f"[{len(names)} agents, ...]: group_map['{group}'] = {list(names)}."
                 )
             action = ActionSpace.from_spec(env.full_action_spec[action_key], str(action_key))
+            blocks = listed.get(group, [()] * len(names))
+            if len(blocks) != len(names):
+                raise ContractError(
+                    f"entities['{group}'] has blocks for {len(blocks)} agents, expected a sequence "
+                    f"for each of the {len(names)} of group_map."
+                )
             for index, name in enumerate(names):
                 if name in by_name:
                     raise ContractError(
                         f"agent '{name}' stands twice in group_map, in '{by_name[name].group}' and "
                         f"'{group}'. Expected names that are unique in the team."
                     )
-                by_name[name] = AgentSpec(name, group, index, shape[1:], action)
+                size = torch.Size(shape[1:]).numel()
+                own = check_entities(tuple(blocks[index]), size, action.width, f"'{name}'")
+                by_name[name] = AgentSpec(name, group, index, shape[1:], action, own)
         order = list(getattr(env, "agent_names", None) or by_name)
         if sorted(order) != sorted(by_name):
             raise ContractError(
@@ -206,7 +221,8 @@ class TeamSpec:
         state_dim = None
         if "state" in observation_keys:
             state_dim = int(env.observation_spec["state"].shape[-1])
-        return cls(tuple(by_name[name] for name in order), state_dim)
+        of_state = check_entities(tuple(listed.get("state", ())), state_dim or 0, 0, "the state")
+        return cls(tuple(by_name[name] for name in order), state_dim, of_state)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values only, for checkpoints; ``from_dict`` reads it back."""
@@ -221,9 +237,14 @@ class TeamSpec:
             bounds = {name: tuple(action[name]) for name in ("low", "high", "choices")}
             space = ActionSpace(action["kind"], **bounds, one_hot=action["one_hot"])
             shape = tuple(entry["observation_shape"])
-            return AgentSpec(entry["name"], entry["group"], entry["index"], shape, space)
+            own = entities(entry.get("entities", ()))
+            return AgentSpec(entry["name"], entry["group"], entry["index"], shape, space, own)
 
-        return cls(tuple(agent(entry) for entry in values["agents"]), values["state_dim"])
+        def entities(blocks: Iterable[dict[str, Any]]) -> tuple[Entities, ...]:
+            return tuple(Entities(**block | {"choices": (*block["choices"],)}) for block in blocks)
+
+        agents = tuple(agent(entry) for entry in values["agents"])
+        return cls(agents, values["state_dim"], entities(values.get("state_entities", ())))
 
     # ------------------------------------------------------------------ the team
     @property

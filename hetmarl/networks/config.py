@@ -200,6 +200,9 @@ class OnPolicyNetworkConfig(NetworkConfig):
     """A Gaussian's σ = std_scale·sigmoid(w), in half widths of the bounds; .5 (HARL) to 2."""
     std_init: float = 1.0
     """Initial w; 1 gives σ = .73·std_scale."""
+    entities: bool = False
+    """Read what the environment lists as entities (other units, in battles) alike, wherever in the
+    list they stand, and choose among them by what each of them is; see ``networks.entities``."""
     channels: list[int] = field(default_factory=lambda: [32, 64])
     """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from hetmarl.networks.body import (
     start_memory,
 )
 from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.entities import EntityEncoder
 from hetmarl.networks.mlp import MLP, mlp
 from hetmarl.networks.network import Network, make_networks
 from hetmarl.networks.sharing import sharing_sets
@@ -117,6 +118,11 @@ class StateValue(nn.Module):
                 encoder, width = make_encoder(shape, config)
                 self.encoders.append(encoder)
                 inputs += len(members) * width
+        self.entities: EntityEncoder | None = None
+        """What reads the state's entities alike."""
+        if config.entities and spec.state_entities:
+            self.entities = EntityEncoder(inputs, spec.state_entities, config)
+            inputs = self.entities.out_features
         self.body = Body((inputs,), config)
         self.head = output_layer(self.body.out_features, 1, config, 1.0)
 
@@ -150,7 +156,8 @@ class StateValue(nn.Module):
     def _input(self, data: TensorDictBase) -> Tensor:
         weight = self.head.weight
         if self.spec.state_dim is not None:
-            return data.get("state").to(weight)
+            state = data.get("state").to(weight)
+            return state if self.entities is None else self.entities(state)[0]
         seen = (data.get((group, self.observation_key)).to(weight) for group in self.spec.groups)
         pairs = zip(self.encoders, seen, strict=True)
         return torch.cat([encode(x).flatten(data.batch_dims) for encode, x in pairs], dim=-1)

@@ -74,6 +74,10 @@ def make_networks(
     Raises:
         ConfigError: observations of unequal shapes that are not all vectors.
     """
+    if config.entities:
+        from hetmarl.networks.entities import make_entity_networks  # whose networks are these too
+
+        return make_entity_networks(agents, config, outputs, gain, last_activation)
     shapes = {agent.observation_shape for agent in agents}
     if len(shapes) > 1 and any(len(shape) != 1 for shape in shapes):
         raise ConfigError(

@@ -103,6 +103,9 @@ class SMACv2Env(BattleEnv):
             state_size=sizes["state"],
             info=(*INFO, "simulated"),
         )
+        agents, state = sizes["entities"]
+        self.entities = {GROUP: agents, "state": state}
+        """Blocks of enemies and allies: see ``hetmarl_envs.entities``."""
         self._heuristic = bool(arguments.get("heuristic_ai"))  # which ignores actions
         self._started = False
         self._set_seed(seed)

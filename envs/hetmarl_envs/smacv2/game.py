@@ -19,6 +19,7 @@ from s2clientprotocol import debug_pb2
 from smacv2.env.starcraft2.distributions import get_distribution
 from smacv2.env.starcraft2.starcraft2 import CannotResetException, StarCraft2Env
 
+from hetmarl_envs.entities import Entities
 from hetmarl_envs.sc2sim import SEED_TEXT
 
 ATTEMPTS = 5
@@ -141,6 +142,26 @@ class Game(StarCraft2Env):
         text = debug_pb2.DebugText(text=f"{SEED_TEXT}{self._episode_seed}")
         command = debug_pb2.DebugCommand(draw=debug_pb2.DebugDraw(text=[text]))
         self._controller.debug(command)
+
+    def entities(self) -> tuple[list[tuple[Entities, ...]], list[Entities]]:
+        """The blocks of each agent's observation, and those of the state.
+
+        Where there are medivacs the choices that attack an enemy heal the agent of that number.
+        """
+        size, (enemies, width) = self.get_obs_move_feats_size(), self.get_obs_enemy_feats_size()
+        first = self.n_actions_no_attack
+        attacked = Entities("enemies", size, enemies, width, (*range(first, first + enemies),))
+        allies, width = self.get_obs_ally_feats_size()
+        heals = self.map_type in ("MMM", "terran_gen")
+        agents: list[tuple[Entities, ...]] = []
+        for agent in range(self.n_agents):
+            others = (*(first + i for i in range(self.n_agents) if i != agent),) if heals else ()
+            agents.append((attacked, Entities("allies", attacked.stop, allies, width, others)))
+        if self.obs_instead_of_state:
+            return agents, []
+        team = Entities("allies", 0, self.n_agents, self.get_ally_num_attributes())
+        other = Entities("enemies", team.stop, enemies, self.get_enemy_num_attributes())
+        return agents, [team, other]
 
     # ------------------------------------------------------------------ repairs
     def get_agent_action(self, a_id: int, action: int) -> Any:

@@ -48,6 +48,7 @@ class Worker:
             "limit": int(info["episode_limit"]),
             "version": version,
             "simulated": version == SIMULATED,
+            "entities": self._game.entities(),
         }
 
     def begin(self, seed: int, actions: list[list[int]]) -> dict[str, Any]:

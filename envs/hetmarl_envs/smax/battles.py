@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import UnknownNameError, did_you_mean
 from hetmarl_envs.rows import read_saved
 from hetmarl_envs.smax.library import load_smax
@@ -198,6 +199,20 @@ class Battles:
         columns = (side, kinds, x, y, radius, life, np.zeros(len(kinds)))
         units = zip(*(column.tolist() for column in columns), strict=True)
         return [unit for unit, alive in zip(units, state.unit_alive, strict=True) if alive]
+
+    def entities(self) -> tuple[list[tuple[Entities, ...]], list[Entities]]:
+        """The blocks of each agent's observation, and those of the state."""
+        env = self.env
+        sides, width = (env.num_allies, env.num_enemies), len(env.unit_features)
+        allies = Entities("allies", 0, sides[0] - 1, width)
+        targets = (*range(env.num_movement_actions, env.num_ally_actions),)
+        enemies = Entities("enemies", allies.stop, sides[1], width, targets)
+        width = len(env.own_features)
+        team = Entities("allies", 0, sides[0], width)
+        return [(allies, enemies)] * sides[0], [
+            team,
+            Entities("enemies", team.stop, sides[1], width),
+        ]
 
     def _to_jax(self, tensor: Tensor) -> Any:
         return jax.dlpack.from_dlpack(tensor.to(self._device).contiguous())

@@ -77,6 +77,9 @@ class SMAXEnv(BattleEnv):
             state_size=shapes["state"][-1],
             info=INFO,
         )
+        agents, state = self._battles.entities()
+        self.entities = {GROUP: agents, "state": state}
+        """Blocks of allies and enemies: see ``hetmarl_envs.entities``."""
         self._started = False
         self._set_seed(seed)
 
