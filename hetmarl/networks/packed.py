@@ -50,9 +50,9 @@ class PackedPolicy:
     """Acts as a ``TeamPolicy`` does, with copies of its parameters, stacked by agents.
 
     Agents are packed together whose actors are of the same kind and, but for what they observe, of
-    the same sizes: each of their layers is one batched product. Those with a memory, with images,
-    with modules of their own, or with a network that others need a wider output of, act one by one,
-    as in the ``TeamPolicy``.
+    the same sizes: each of their layers is one batched product. Others of one group that share
+    their network go through it in one pass. Those with a memory, with modules of their own, or with
+    a network that nobody shares, act one by one, as in the ``TeamPolicy``.
     For equal noise the actions equal the ``TeamPolicy``'s up to rounding; it is asked for once for
     all agents of a pack, ``[n, N, A]``. Hooks on the actors are not called.
 
@@ -69,8 +69,10 @@ class PackedPolicy:
             if kind is not None:
                 alike.setdefault(kind, []).append(i)
         sets = [members for members in alike.values() if len(members) > 1]
+        around = _around_one(policy, set(range(policy.team.num_agents)).difference(*sets))
         self.packs = [_Pack(policy, members) for members in sets]
-        self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets))
+        self.packs += [_Shared(policy, members) for members in around]
+        self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets, *around))
         """Positions of the agents that are in no pack."""
 
     @torch.no_grad()
@@ -119,6 +121,14 @@ class _Pack:
         self, observations: dict[int, Tensor], masks: dict[int, Tensor], noise: NoiseLike | None
     ) -> Iterable[tuple[int, Tensor]]:
         """Positions and actions ``[N, D]`` before clipping."""
+        x = self._input(observations)
+        action, _ = self.actor.act(x, noise, self._mask(masks, x))
+        given = observations[self.members[0]]
+        action = action.to(given.device, given.dtype if action.is_floating_point() else None)
+        return zip(self.members, action.unbind(), strict=True)
+
+    def _input(self, observations: dict[int, Tensor]) -> Tensor:
+        """What the actor reads: the first layer's output ``[n, N, F]``."""
         seen = [torch.stack([observations[i] for i in same]) for same, _ in self.first]
         parts = []
         for x, suffix, (_, layer) in zip(seen, self.suffixes, self.first, strict=True):
@@ -126,11 +136,7 @@ class _Pack:
             if suffix.shape[-1]:
                 x = torch.cat([x, suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
             parts.append(layer(x))
-        x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        action, _ = self.actor.act(x, noise, self._mask(masks, x))
-        device, dtype = seen[0].device, seen[0].dtype
-        action = action.to(device, dtype if action.is_floating_point() else action.dtype)
-        return zip(self.members, action.unbind(), strict=True)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _mask(self, masks: dict[int, Tensor], x: Tensor) -> Tensor | None:
         """Legal choices ``[n, N, ΣK_d]``; of agents without a mask: all."""
@@ -139,6 +145,31 @@ class _Pack:
             return None
         free = torch.ones_like(given[0])
         return torch.stack([masks.get(i, free) for i in self.members]).to(x.device, torch.bool)
+
+
+class _Shared(_Pack):
+    """Agents around one network as one actor."""
+
+    def __init__(self, policy: TeamPolicy, members: Sequence[int]) -> None:
+        self.members = list(members)
+        actors = [policy.actors[i] for i in members]
+        self.actor = as_one(actors)
+        self.actor.net = as_one([actor.net for actor in actors])
+        self.actor = copy.deepcopy(self.actor)
+
+    def _input(self, observations: dict[int, Tensor]) -> Tensor:
+        return torch.stack([observations[i] for i in self.members])
+
+
+def _around_one(policy: TeamPolicy, agents: Iterable[int]) -> list[list[int]]:
+    """Those of ``agents`` that are of one group and share a network without a memory, by it."""
+    found: dict[Any, list[int]] = {}
+    for i in sorted(agents):
+        actor: Any = policy.actors[i]
+        if type(actor) in (ChoiceActor, GaussianActor) and not actor.hidden_size:
+            spec, parts = policy.team.agents[i], tuple(id(part) for part in actor.net.children())
+            found.setdefault((spec.group, type(actor), *parts), []).append(i)
+    return [members for members in found.values() if len(members) > 1]
 
 
 class _Block(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from hetmarl.networks import (
 )
 from hetmarl.networks.packed import MOST_ENVS, PackedPolicy, for_acting
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
+from hetmarl_envs.entities import Entities
 from tests.networks.toys import KindsEnv
 from tests.teams import UNEQUAL
 
@@ -39,6 +41,18 @@ def team(*spaces: ActionSpace, sizes: tuple[int, ...] = (3, 5)) -> TeamSpec:
         agents += [AgentSpec(f"{g}{i}", f"g{g}", i, (size,), space) for i in (0, 1)]
     # an order of the team that is not the groups'
     return TeamSpec(tuple(agents[::2] + agents[1::2]), None)
+
+
+def listing(*spaces: ActionSpace) -> TeamSpec:
+    """A team whose observations of three numbers begin with two things, one choice each.
+
+    The second agents' choices are about the other thing each.
+    """
+    agents = [
+        replace(a, entities=(Entities("things", 0, 2, 1, (1, 3) if a.index == 0 else (3, 1)),))
+        for a in team(*spaces, sizes=(3,)).agents
+    ]
+    return TeamSpec(tuple(agents), None)
 
 
 def policy(spec: TeamSpec, config: Any, dtype: torch.dtype = torch.float32) -> TeamPolicy:
@@ -85,6 +99,14 @@ TEAMS: dict[str, tuple[TeamSpec, Any]] = {
     "choices, shared": (team(ONE, HOT), ON([8], sharing=[["00", "10", "11"], ["01"]])),
     "squashed, shared": (team(NARROW, NARROW), OFF([8, 6], sharing="full", agent_id=False)),
     "off-policy choices, shared": (team(TWO, TWO), OFF([8], sharing=[["00", "10"], ["01", "11"]])),
+    "choices among entities, shared": (
+        listing(ONE, HOT),
+        ON([8, 6], entities=True, sharing="full"),
+    ),
+    "choices among entities, by sets": (
+        listing(ONE, ONE),
+        ON([8], entities=True, sharing=[["00", "01"], ["10", "11"]], agent_id=False),
+    ),
     "deterministic, shared": (
         team(NARROW, NARROW),
         DeterministicNetworkConfig([8], sharing="full"),
@@ -115,16 +137,37 @@ def test_acts_as_the_team_policy(
         torch.testing.assert_close(found[key], value, rtol=error, atol=error)
 
 
-@pytest.mark.parametrize("config", [ON([8], sharing="full"), OFF([8], sharing="full")])
-def test_who_leaves_outputs_of_a_shared_network_to_others_acts_alone(config: Any) -> None:
+@pytest.mark.parametrize(
+    ("config", "packs"), [(ON([8], sharing="full"), 3), (OFF([8], sharing="full"), 1)]
+)
+def test_who_leaves_outputs_of_a_shared_network_to_others_is_in_no_pack_with_them(
+    config: Any, packs: int
+) -> None:
+    """On policy those of a group go through it in one pass, off policy they act one by one."""
     spec = team(NARROW, TWO, ONE, TWO)
     plain, data = policy(spec, config), seen(spec)
     plain.noise, packed = noise, PackedPolicy(plain)
-    (pack,) = packed.packs
-    assert sorted(pack.members) == [i for i, a in enumerate(spec.agents) if a.action.width == 5]
+    assert len(packed.packs) == packs
+    wide = [i for i, a in enumerate(spec.agents) if a.action.width == 5]
+    assert sorted(packed.packs[0].members) == wide
     expected, found = plain(data.clone()), packed(data.clone())
     for key, value in expected.items(True, True):
         torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-6)
+
+
+def test_a_network_that_several_share_is_copied_once_and_as_it_was() -> None:
+    spec, config = TEAMS["choices among entities, shared"]
+    plain, data = policy(spec, config), seen(spec)
+    plain.noise, packed = noise, PackedPolicy(plain)
+    before = packed(data.clone())
+    assert [pack.members for pack in packed.packs] == [[0, 2], [1, 3]]  # by group
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.normal_()
+    after = packed(data.clone())
+    assert all(torch.equal(after[g, "action"], before[g, "action"]) for g in spec.groups)
+    alone = policy(spec, replace(config, sharing="none"))
+    assert PackedPolicy(alone).packs == []
 
 
 def test_agents_that_observe_unequally_are_one_pack() -> None:
