@@ -189,7 +189,7 @@ def test_blocks_that_do_not_fit_are_named(block: Entities, message: str) -> None
 def test_blocks_that_overlap_or_are_of_too_few_agents_are_named() -> None:
     env = Listing()
     env.entities["valve"] = [[Entities("a", 0, 2, 1), Entities("b", 1, 1, 1)]]
-    with pytest.raises(ContractError, match="'b' are 1 things .* which ends at 2"):
+    with pytest.raises(ContractError, match=r"'b' are 1 things .* which ends at 2"):
         TeamSpec.from_env(env)
     env.entities["valve"] = []
     with pytest.raises(ContractError, match="for 0 agents, expected a sequence for each of the 1"):
