@@ -406,8 +406,9 @@ def test_battles(settings: Compose, task: str, algorithm: str) -> None:
     frames = 500_000 if "3s5z" in task else 1_000_000
     assert (train.num_envs, train.data.rollout_steps, train.total_frames) == (num_envs, 64, frames)
     sharing = "full" if algorithm == "mappo" else sets_of(task, unit)
+    drawn = "3s5z" not in task  # kinds and places of units, anew for each episode
     assert train.network == OnPolicyNetworkConfig(
-        hidden_sizes=[128, 128], sharing=sharing, agent_id="3s5z" in task
+        hidden_sizes=[128, 128], sharing=sharing, agent_id=not drawn, entities=drawn
     )
     assert values["allow_shared_sequential"] == (algorithm != "mappo")
     expected = {"critic_lr": 1e-3, "critic_epochs": 4, "critic_minibatches": 1, "lr_decay": False}
