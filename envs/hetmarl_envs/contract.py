@@ -221,7 +221,15 @@ class TeamSpec:
         state_dim = None
         if "state" in observation_keys:
             state_dim = int(env.observation_spec["state"].shape[-1])
-        of_state = check_entities(tuple(listed.get("state", ())), state_dim or 0, 0, "the state")
+        of_state = tuple(listed.get("state", ()))
+        widest = max(agent.action.width for agent in by_name.values())
+        check_entities(of_state, state_dim or 0, widest, "the state")
+        for block in of_state:
+            if block.count != len(group_map.get(block.name, range(block.count))):
+                raise ContractError(
+                    f"entities of the state: '{block.name}' are {block.count}, expected the "
+                    f"{len(group_map[block.name])} agents of that group."
+                )
         return cls(tuple(by_name[name] for name in order), state_dim, of_state)
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hetmarl_envs.errors import ContractError
 
@@ -17,11 +18,13 @@ class Entities:
     (``network.entities=true``).
 
     Args:
-        name: what they are, such as ``"enemies"``.
+        name: what they are, such as ``"enemies"``. A block of the state with the name of a group
+            lists that group's agents, in the group's order.
         start: place of the first number.
         count: how many things there are room for.
         width: numbers of each; all zero where a thing is not there.
-        choices: the choice that is about each thing, such as to attack it; empty: none is.
+        choices: the choice that is about each thing, such as to attack it; empty: none is. In the
+            state: the choice of any agent.
     """
 
     name: str
@@ -34,6 +37,10 @@ class Entities:
     def stop(self) -> int:
         """Place after the last number."""
         return self.start + self.count * self.width
+
+    def rows(self, vector: Any) -> Any:
+        """The things in a tensor ``[*B, O]``, ``[*B, count, width]``."""
+        return vector[..., self.start : self.stop].unflatten(-1, (self.count, self.width))
 
 
 def check_entities(

@@ -17,6 +17,7 @@ from hetmarl.data.replay_data import ReplayBatch
 from hetmarl.engines import GradientStep, OffPolicyEngine, UpdateRandomness
 from hetmarl.lightning.module import TeamModule, adam, finite_means
 from hetmarl.networks import JointQ, NetworkConfig, TeamPolicy
+from hetmarl.networks.entity_critic import make_joint_q
 from hetmarl.networks.policy import unit_parameters
 from hetmarl.objectives import JointQLoss
 from hetmarl_envs.contract import TeamSpec
@@ -123,7 +124,7 @@ class OffPolicyModule(TeamModule):
 
     # ------------------------------------------------------------------ the machinery
     def make_critic(self) -> JointQ:
-        return JointQ(self.spec, self.network, self.num_critics)
+        return make_joint_q(self.spec, self.network, self.num_critics)
 
     def optimizers_of_team(self) -> list[Optimizer]:
         """The critic's, the units', the temperatures'."""

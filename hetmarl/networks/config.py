@@ -86,6 +86,9 @@ class NetworkConfig:
     holds for actors and for the critics of IPPO and IA2C; other critics are one for all."""
     agent_id: bool = True
     """Networks that are shared read which agent they work for, as a one-hot vector."""
+    entities: bool = False
+    """Read what the environment lists as entities (other units, in battles) alike, wherever in the
+    list they stand, and choose among them by what each of them is; see ``networks.entities``."""
     seps: SePSConfig = field(default_factory=SePSConfig)
     """How sharing=seps finds its sets."""
 
@@ -171,6 +174,14 @@ class GreedyNetworkConfig(NetworkConfig):
     actor_last_activation: str | None = None
     """After the actor's last hidden layer; null: as elsewhere."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.entities:
+            raise ConfigError(
+                "network.entities=true: agents that are greedy in a Q-function of their own have "
+                "one value per combination of choices, which is about no entity. Take algo=hasac."
+            )
+
     def make_actor(self, agent: AgentSpec) -> Any:
         """An agent's actor with networks of its own."""
         from hetmarl.networks.dueling import DuelingActor
@@ -200,9 +211,6 @@ class OnPolicyNetworkConfig(NetworkConfig):
     """A Gaussian's σ = std_scale·sigmoid(w), in half widths of the bounds; .5 (HARL) to 2."""
     std_init: float = 1.0
     """Initial w; 1 gives σ = .73·std_scale."""
-    entities: bool = False
-    """Read what the environment lists as entities (other units, in battles) alike, wherever in the
-    list they stand, and choose among them by what each of them is; see ``networks.entities``."""
     channels: list[int] = field(default_factory=lambda: [32, 64])
     """Output channels of the convolutions (3×3, stride 2) that image observations go through."""
     agents: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from hetmarl.networks.distributions import NoiseLike, mask_logits
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.off_policy import OffPolicyActor, RecurrentLayers
 from hetmarl_envs.contract import AgentSpec
+from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import ConfigError
 
 MAX_CHOICES = 1024
@@ -70,7 +72,9 @@ class DuelingActor(OffPolicyActor):
         self.register_buffer("epsilon", torch.zeros(()))
 
     @staticmethod
-    def networks(inputs: int, outputs: int, config: NetworkConfig) -> dict[str, nn.Module]:
+    def networks(
+        inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities] = ()
+    ) -> dict[str, nn.Module]:
         *body, last = config.hidden_sizes
         net: nn.Module = nn.Identity()
         width = inputs

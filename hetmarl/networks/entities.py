@@ -15,8 +15,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from hetmarl.networks.body import Body, Memory, hidden_layers, output_layer
-from hetmarl.networks.config import OnPolicyNetworkConfig
+from hetmarl.networks.body import Body, Memory, hidden_layers, make_orthogonal, output_layer
+from hetmarl.networks.config import ACTIVATIONS, NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.linear import Linear
 from hetmarl.networks.network import Network
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.entities import Entities
@@ -34,60 +35,80 @@ class EntityEncoder(nn.Module):
 
     plain: Tensor
 
-    def __init__(
-        self, size: int, blocks: Sequence[Entities], config: OnPolicyNetworkConfig
-    ) -> None:
+    def __init__(self, size: int, blocks: Sequence[Entities], config: NetworkConfig) -> None:
         super().__init__()
         taken = {i for block in blocks for i in range(block.start, block.stop)}
         plain = torch.tensor([i for i in range(size) if i not in taken], dtype=torch.long)
         self.register_buffer("plain", plain, persistent=False)
         self.blocks = tuple(blocks)
-        self.features = max(config.hidden_sizes[0] // 2, 1)
-        widths = [block.width for block in blocks]
-        self.layers = nn.ModuleList(_one_layer(width, self.features, config) for width in widths)
+        self.features = entity_features(config)
+        self.layers = nn.ModuleList(one_layer(b.width, self.features, config) for b in blocks)
         self.out_features = len(plain) + 2 * self.features * len(blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What hidden layers read, and the features of each block's entities ``[*B, n, E]``."""
-        things = []
-        for block, layer in zip(self.blocks, self.layers, strict=True):
-            rows = x[..., block.start : block.stop].unflatten(-1, (block.count, block.width))
-            things.append(layer(rows))
-        pooled = [pool for thing in things for pool in (thing.mean(-2), thing.amax(-2))]
-        return torch.cat([x[..., self.plain], *pooled], dim=-1), things
+        pairs = zip(self.layers, self.blocks, strict=True)
+        things = [layer(block.rows(x)) for layer, block in pairs]
+        return torch.cat([x[..., self.plain], *map(pooled, things)], dim=-1), things
 
 
-class EntityScores(nn.Module):
-    """How much an agent with features ``[*B, F]`` wants each of the entities ``[*B, n, E]``.
+class EntityHead(Linear):
+    """A network's last layer: outputs about nothing, then those about each block's entities.
 
-    w·h(A·entity + B·features), h the activation, and the norm if there is one.
+    What an agent with features f wants of an entity e is w·h(A·e + B·f), h the activation, and the
+    norm if there is one.
+
+    Args:
+        features: F of the agent.
+        outputs: P, the number of all of the agent's choices.
+        blocks: the encoder's; those with choices are scored.
+        config: sizes.
+        gain: scale of orthogonal output weights.
     """
 
-    def __init__(self, features: int, entities: int, config: OnPolicyNetworkConfig, gain: float):
-        super().__init__()
-        self.of_entity, *after = _one_layer(entities, entities, config)
-        self.of_agent = _one_layer(features, entities, config)[0]
-        self.after = nn.Sequential(*after)
-        self.score = output_layer(entities, 1, config, gain)
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        blocks: Sequence[Entities],
+        config: NetworkConfig,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__(features, outputs - len(_about(blocks)))
+        size = entity_features(config)
+        if isinstance(config, OnPolicyNetworkConfig) and config.orthogonal:
+            make_orthogonal(self, gain)
+        self.scored = [k for k, block in enumerate(blocks) if block.choices]
+        self.of_agent, self.of_entity = nn.ModuleList(), nn.ModuleList()
+        self.after, self.score = nn.ModuleList(), nn.ModuleList()
+        for _ in self.scored:
+            linear, *after = one_layer(size, size, config)
+            self.of_entity.append(linear)
+            self.of_agent.append(one_layer(features, size, config)[0])
+            self.after.append(nn.Sequential(*after))
+            if isinstance(config, OnPolicyNetworkConfig):
+                self.score.append(output_layer(size, 1, config, gain))
+            else:
+                self.score.append(Linear(size, 1))
 
-    def forward(self, features: Tensor, entities: Tensor) -> Tensor:
-        """Scores ``[*B, n]``."""
-        both = self.of_entity(entities) + self.of_agent(features).unsqueeze(-2)
-        return self.score(self.after(both)).squeeze(-1)
+    def forward(self, features: Tensor, things: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
+        """``[*B, P′]`` from the agent's features ``[*B, F]`` and its entities' ``[*B, n, E]``."""
+        found = [super().forward(features)]
+        parts = zip(self.scored, self.of_agent, self.of_entity, self.after, self.score, strict=True)
+        for k, of_agent, of_entity, after, score in parts:
+            both = of_entity(things[k]) + of_agent(features).unsqueeze(-2)
+            found.append(score(after(both)).squeeze(-1))
+        return torch.cat(found, dim=-1)
 
 
 class EntityNetwork(Network):
     """Observation ``[*B, O]`` to outputs ``[*B, P]``, those about entities by what each of them is.
 
-    An output is the sum of the scores of all that it is about: to attack the enemy or, for a
-    medivac, to heal the friend of that number.
-
     Args:
         encoder: of the observation.
         body: on what the encoder puts out.
-        head: the outputs that are about no entity.
-        scores: of the blocks with choices, in their order.
-        agent: whose; its blocks say which choice is about which entity.
+        head: an ``EntityHead``.
+        places: which output each of the head's adds to, see ``places``.
         suffix: constants beside the observation: which agent it is, where several share.
         outputs: P.
     """
@@ -98,19 +119,14 @@ class EntityNetwork(Network):
         self,
         encoder: EntityEncoder,
         body: Body,
-        head: nn.Linear,
-        scores: nn.ModuleList,
-        agent: AgentSpec,
+        head: EntityHead,
+        places: Tensor,
         suffix: Tensor,
         outputs: int,
     ) -> None:
         super().__init__(body, head, suffix, outputs)
-        self.encoder, self.scores = encoder, scores
-        self.scored = [k for k, b in enumerate(agent.entities) if len(scores) and b.choices]
-        about = [choice for k in self.scored for choice in agent.entities[k].choices]
-        # those that are about nothing come first
-        places = [i for i in range(outputs) if i not in about] + about
-        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.encoder = encoder
+        self.register_buffer("places", places, persistent=False)
 
     def forward(
         self, observation: Tensor, memory: Memory | None = None
@@ -118,11 +134,68 @@ class EntityNetwork(Network):
         """Outputs, and the recurrent state after the last step ``[N, H]`` if there is one."""
         read, things = self.encoder(observation.to(self.head.weight))
         features, hidden = self.body(read, memory, self.suffix)
-        pairs = zip(self.scores, self.scored, strict=True)
-        scores = [score(features, things[k]) for score, k in pairs]
-        found = torch.cat([self.head(features), *scores], dim=-1).to(self.dtype)
-        zero = found.new_zeros(*found.shape[:-1], self.outputs)
-        return zero.scatter_add(-1, self.places.expand_as(found), found), hidden
+        return put(self.head(features, things).to(self.dtype), self.places, self.outputs), hidden
+
+
+class EntityMLP(nn.Module):
+    """Observation and constants ``[*B, O + X]`` to an ``EntityHead``'s outputs, off policy."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities]
+    ) -> None:
+        super().__init__()
+        self.encoder, width = EntityEncoder(inputs, blocks, config), config.hidden_sizes[-1]
+        last = config.actor_last_activation or config.activation
+        before = [self.encoder.out_features, *config.hidden_sizes[:-1]]
+        names = [config.activation] * (len(before) - 1) + [last]
+        layers: list[nn.Module] = []
+        for inputs_of, size, name in zip(before, config.hidden_sizes, names, strict=True):
+            layers += [Linear(inputs_of, size), ACTIVATIONS[name]()]
+        self.layers = nn.Sequential(*layers)
+        self.head = EntityHead(width, outputs, blocks, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read, things = self.encoder(x)
+        found: Tensor = self.head(self.layers(read), things)
+        return found
+
+
+# ---------------------------------------------------------------------- agents
+def listed(agents: Sequence[AgentSpec], config: NetworkConfig) -> tuple[Entities, ...]:
+    """The blocks that networks of ``agents``, who share them, read as entities; none unless asked.
+
+    Raises:
+        ConfigError: there are none, or they are not the same for all.
+    """
+    if not config.entities:
+        return ()
+    first = agents[0]
+    if not first.entities or any(_layout(agent) != _layout(first) for agent in agents):
+        seen = "; ".join(f"{agent.name}: {_layout(agent)}" for agent in agents)
+        raise ConfigError(
+            "network.entities=true: expected observations that list entities, in the same way and "
+            "with as many choices for those who share parameters, given (choices, [name, start, "
+            f"count, width, whether choices are about them]) {seen}. Environments say where by an "
+            "attribute 'entities', as those of smacv2/… and smax/… do."
+        )
+    return first.entities
+
+
+def places(blocks: Sequence[Entities], outputs: int) -> Tensor:
+    """Which of an agent's ``outputs`` each output of an ``EntityHead`` adds to.
+
+    Where a choice is about several, to attack the enemy or for a medivac to heal the friend of that
+    number, it is the sum of their scores.
+    """
+    about = _about(blocks)
+    each = [choice for block in blocks for choice in block.choices]
+    return torch.tensor([i for i in range(outputs) if i not in about] + each, dtype=torch.long)
+
+
+def put(found: Tensor, places: Tensor, outputs: int) -> Tensor:
+    """An ``EntityHead``'s outputs ``[*B, P′]`` in their places, ``[*B, outputs]``."""
+    zero = found.new_zeros(*found.shape[:-1], outputs)
+    return zero.scatter_add(-1, places.expand_as(found), found)
 
 
 def make_entity_networks(
@@ -132,41 +205,50 @@ def make_entity_networks(
     gain: float,
     last_activation: str | None = None,
 ) -> list[Network]:
-    """As ``make_networks``, for agents whose observations list entities in the same blocks.
+    """As ``make_networks``, for agents whose observations list entities in the same way.
 
     Raises:
-        ConfigError: there are no entities, or agents that share see other ones.
+        ConfigError: see ``listed``.
     """
-    first, width = agents[0], outputs[0]
-    if not first.entities or any(_seen(agent) != _seen(first) for agent in agents):
-        seen = "; ".join(f"{agent.name}: {_seen(agent)}" for agent in agents)
-        raise ConfigError(
-            f"network.entities=true: expected observations that list entities, in the same way for "
-            f"those who share parameters, given (name, start, count, width) {seen}. Environments "
-            "say where by an attribute 'entities', as those of smacv2/… and smax/… do."
-        )
-    encoder = EntityEncoder(first.observation_shape[0], first.entities, config)
+    blocks, width = listed(agents, config), outputs[0]
+    acts = width == agents[0].action.width  # and is not the value of IPPO's critic
+    if not acts:
+        blocks = tuple(replace(block, choices=()) for block in blocks)
+    encoder = EntityEncoder(agents[0].observation_shape[0], blocks, config)
     ids = torch.eye(len(agents)) if config.agent_id and len(agents) > 1 else torch.zeros(1, 0)
     body = Body((encoder.out_features,), config, last_activation, extra=ids.shape[1])
-    acts = first.action.kind == "discrete" and width == first.action.width
-    chosen = [block.choices for block in first.entities if acts and block.choices]
-    about = {choice for choices in chosen for choice in choices}
-    head = output_layer(body.out_features, width - len(about), config, gain)
-    scores = nn.ModuleList(
-        EntityScores(body.out_features, encoder.features, config, gain) for _ in chosen
-    )
-    own = ids.expand(len(agents), -1)
+    head = EntityHead(body.out_features, width, blocks, config, gain)
     return [
-        EntityNetwork(encoder, body, head, scores, agent, suffix, width)
-        for agent, suffix in zip(agents, own, strict=True)
+        EntityNetwork(
+            encoder, body, head, places(agent.entities if acts else (), width), suffix, width
+        )
+        for agent, suffix in zip(agents, ids.expand(len(agents), -1), strict=True)
     ]
 
 
-def _seen(agent: AgentSpec) -> list[tuple[str, int, int, int]]:
-    return [(block.name, block.start, block.count, block.width) for block in agent.entities]
+# ---------------------------------------------------------------------- parts
+def entity_features(config: NetworkConfig) -> int:
+    """Features E of an entity."""
+    return max(config.hidden_sizes[0] // 2, 1)
 
 
-def _one_layer(inputs: int, size: int, config: OnPolicyNetworkConfig) -> nn.Sequential:
+def one_layer(inputs: int, size: int, config: NetworkConfig) -> nn.Sequential:
     """Linear, activation, norm, without a norm of what is read: how near and how strong counts."""
+    if not isinstance(config, OnPolicyNetworkConfig):
+        return nn.Sequential(Linear(inputs, size), ACTIVATIONS[config.activation]())
     layers = list(hidden_layers(inputs, replace(config, hidden_sizes=[size], agents={}, critic={})))
     return nn.Sequential(*layers[1:] if config.layer_norm else layers)
+
+
+def pooled(things: Tensor) -> Tensor:
+    """Mean and maximum over things ``[*B, n, E]``, ``[*B, 2E]``."""
+    return torch.cat([things.mean(-2), things.amax(-2)], dim=-1)
+
+
+def _about(blocks: Sequence[Entities]) -> set[int]:
+    return {choice for block in blocks for choice in block.choices}
+
+
+def _layout(agent: AgentSpec) -> tuple[int, list[tuple[str, int, int, int, bool]]]:
+    blocks = [(b.name, b.start, b.count, b.width, bool(b.choices)) for b in agent.entities]
+    return agent.action.width, blocks

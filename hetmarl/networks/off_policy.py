@@ -9,10 +9,19 @@ from torch import Tensor, nn
 
 from hetmarl.networks.body import Memory
 from hetmarl.networks.config import ACTIVATIONS, NetworkConfig
+from hetmarl.networks.entities import (
+    EntityEncoder,
+    EntityHead,
+    EntityMLP,
+    listed,
+    places,
+    put,
+)
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.recurrence import Recurrence
 from hetmarl_envs.contract import AgentSpec
+from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import ConfigError
 
 
@@ -88,6 +97,28 @@ class RecurrentMLP(RecurrentLayers):
         return self.head(features), hidden
 
 
+class RecurrentEntityMLP(RecurrentLayers):
+    """``EntityMLP`` with a recurrent layer after the hidden ones."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities]
+    ) -> None:
+        encoder = EntityEncoder(inputs, blocks, config)
+        last = config.actor_last_activation
+        super().__init__(encoder.out_features, config.hidden_sizes, config, last)
+        self.encoder = encoder
+        self.head = EntityHead(config.memory_size, outputs, blocks, config)
+
+    def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Tensor]:
+        """Outputs ``[*B, P′]`` and the state after the last step ``[N, H]``."""
+        read, things = self.encoder(x)
+        features, hidden = super().forward(read, memory)
+        return self.head(features, things), hidden
+
+    def states(self, x: Tensor, memory: Memory | None = None) -> Tensor:
+        return super().states(self.encoder(x)[0], memory)
+
+
 class OffPolicyActor(nn.Module):
     """An actor on a plain network ``net``, or on ``RecurrentLayers``.
 
@@ -101,16 +132,26 @@ class OffPolicyActor(nn.Module):
 
     net: nn.Module
     suffix: Tensor
+    places: Tensor
 
     def __init__(self, agent: AgentSpec, config: NetworkConfig, outputs: int) -> None:
         super().__init__()
         self.inputs, self.outputs = vector_length(agent), outputs
-        self.use(self.networks(self.inputs, outputs, config), torch.zeros(0))
+        blocks = listed([agent], config)
+        scores = any(block.choices for block in blocks)
+        own = places(blocks, outputs) if scores else torch.zeros(0, dtype=torch.long)
+        self.register_buffer("places", own, persistent=False)
+        self.use(self.networks(self.inputs, outputs, config, blocks), torch.zeros(0))
 
     @staticmethod
-    def networks(inputs: int, outputs: int, config: NetworkConfig) -> dict[str, nn.Module]:
-        """What holds its parameters, by attribute, for observations ``[*B, inputs]``."""
-        return {"net": actor_net(inputs, outputs, config)}
+    def networks(
+        inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities] = ()
+    ) -> dict[str, nn.Module]:
+        """What holds its parameters, by attribute, for observations ``[*B, inputs]``.
+
+        ``blocks`` of them list entities.
+        """
+        return {"net": actor_net(inputs, outputs, config, blocks)}
 
     def use(self, networks: Mapping[str, nn.Module], suffix: Tensor) -> None:
         """Works with these, perhaps those of other agents too, from now on.
@@ -152,6 +193,8 @@ class OffPolicyActor(nn.Module):
 
     def own(self, output: Tensor) -> Tensor:
         """What is this agent's of outputs ``[*B, P or more]``."""
+        if self.places.numel():
+            return put(output, self.places, self.outputs)
         return output[..., : self.outputs]
 
     def _read(self, observation: Tensor) -> Tensor:
@@ -162,8 +205,13 @@ class OffPolicyActor(nn.Module):
         return torch.cat([x, self.suffix.to(x).expand(*x.shape[:-1], -1)], dim=-1)
 
 
-def actor_net(inputs: int, outputs: int, config: NetworkConfig) -> nn.Module:
+def actor_net(
+    inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities]
+) -> nn.Module:
     """An actor's network as ``config`` wants it."""
+    if blocks:
+        recurrent = config.memory != "none"
+        return (RecurrentEntityMLP if recurrent else EntityMLP)(inputs, outputs, config, blocks)
     if config.memory != "none":
         return RecurrentMLP(inputs, outputs, config, config.actor_last_activation)
     sizes, activation = config.hidden_sizes, config.activation

@@ -152,10 +152,11 @@ class _Shared(_Pack):
 
     def __init__(self, policy: TeamPolicy, members: Sequence[int]) -> None:
         self.members = list(members)
-        actors = [policy.actors[i] for i in members]
-        self.actor = as_one(actors)
-        self.actor.net = as_one([actor.net for actor in actors])
-        self.actor = copy.deepcopy(self.actor)
+        actors: list[Any] = [policy.actors[i] for i in members]
+        one = as_one(actors)
+        if isinstance(one.net, Network):
+            one.net = as_one([actor.net for actor in actors])
+        self.actor = copy.deepcopy(one)
 
     def _input(self, observations: dict[int, Tensor]) -> Tensor:
         return torch.stack([observations[i] for i in self.members])
@@ -166,9 +167,11 @@ def _around_one(policy: TeamPolicy, agents: Iterable[int]) -> list[list[int]]:
     found: dict[Any, list[int]] = {}
     for i in sorted(agents):
         actor: Any = policy.actors[i]
-        if type(actor) in (ChoiceActor, GaussianActor) and not actor.hidden_size:
-            spec, parts = policy.team.agents[i], tuple(id(part) for part in actor.net.children())
-            found.setdefault((spec.group, type(actor), *parts), []).append(i)
+        if type(actor) in PACKED and not actor.hidden_size:
+            holder = actor.net if isinstance(actor.net, Network) else actor
+            parts = [id(part) for part in holder.children()]
+            group = policy.team.agents[i].group
+            found.setdefault((group, type(actor), *parts), []).append(i)
     return [members for members in found.values() if len(members) > 1]
 
 

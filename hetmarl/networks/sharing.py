@@ -9,6 +9,7 @@ from torch import nn
 
 from hetmarl.networks.actors import Actor, ChoiceActor, GaussianActor
 from hetmarl.networks.config import NetworkConfig, OnPolicyNetworkConfig
+from hetmarl.networks.entities import listed
 from hetmarl.networks.network import make_networks
 from hetmarl.networks.off_policy import OffPolicyActor
 from hetmarl_envs.contract import AgentSpec, TeamSpec
@@ -74,7 +75,8 @@ def make_off_policy_actors(
         longest = max(actor.inputs for actor in sharing)
         ids = torch.eye(len(members)) if config.agent_id else torch.zeros(len(members), 0)
         outputs = max(actor.outputs for actor in sharing)
-        networks = sharing[0].networks(longest + ids.shape[1], outputs, config)
+        blocks = listed([spec.agents[i] for i in members], config)
+        networks = sharing[0].networks(longest + ids.shape[1], outputs, config, blocks)
         for actor, own in zip(sharing, ids, strict=True):
             actor.use(networks, torch.cat([torch.zeros(longest - actor.inputs), own]))
     return list(actors)

@@ -9,14 +9,37 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from hetmarl.algorithms import HAA2C, HAMDPO, HAPPO, HATRPO, IPPO, MAPPO
+from hetmarl.algorithms import (
+    HAA2C,
+    HADDPG,
+    HAMDPO,
+    HAPPO,
+    HASAC,
+    HASACKL,
+    HATD3,
+    HATRPO,
+    IPPO,
+    MAPPO,
+    MASAC,
+)
 from hetmarl.algorithms.on_policy import OnPolicyModule
-from hetmarl.networks import LocalValues, OnPolicyNetworkConfig, StateValue, TeamPolicy
+from hetmarl.networks import (
+    JointQ,
+    LocalValues,
+    NetworkConfig,
+    OnPolicyNetworkConfig,
+    StateValue,
+    TeamPolicy,
+)
 from hetmarl.networks.body import Memory
+from hetmarl.networks.config import GreedyNetworkConfig
+from hetmarl.networks.entity_critic import EntityJointQ, make_joint_q
 from hetmarl_envs.contract import ActionSpace, AgentSpec, TeamSpec
 from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import ConfigError, ContractError
+from tests.algorithms.fitting import fit
 from tests.on_policy import make, rollout, update, weights
 from tests.teams import HybridEnv, batch
 
@@ -33,7 +56,9 @@ def team(heals: bool = False) -> TeamSpec:
         others = (*(2 + j for j in range(3) if j != i),) if heals else ()
         own = (ENEMIES, replace(ALLIES, choices=others))
         units.append(AgentSpec(f"unit_{i}", "units", i, (SIZE,), space, own))
-    return TeamSpec(tuple(units), 16, (Entities("allies", 0, 3, 2), Entities("enemies", 7, 3, 3)))
+    healed = (2, 3, 4) if heals else ()
+    state = (Entities("units", 0, 3, 2, healed), Entities("enemies", 7, 3, 3, (2, 3, 4)))
+    return TeamSpec(tuple(units), 16, state)
 
 
 def config(**settings: Any) -> OnPolicyNetworkConfig:
@@ -43,10 +68,14 @@ def config(**settings: Any) -> OnPolicyNetworkConfig:
 
 def permuted(vector: Tensor, block: Entities, order: list[int]) -> Tensor:
     """``vector [*B, O]`` with the block's things in another order."""
-    rows = vector[..., block.start : block.stop].unflatten(-1, (block.count, block.width))
-    vector = vector.clone()
+    vector, rows = vector.clone(), block.rows(vector)
     vector[..., block.start : block.stop] = rows[..., order, :].flatten(-2)
     return vector
+
+
+def off_policy(**settings: Any) -> NetworkConfig:
+    small = {"hidden_sizes": [8, 6], "memory_size": 4, "entities": True}
+    return NetworkConfig(**small | settings)
 
 
 @pytest.mark.parametrize("layer_norm", [True, False])
@@ -123,6 +152,116 @@ def test_no_parameter_is_idle_and_all_are_saved() -> None:
     torch.testing.assert_close(other.actors[2](seen)[0], policy.actors[2](seen)[0])
 
 
+def test_off_policy_actors_choose_alike() -> None:
+    policy = TeamPolicy(team(heals=True), off_policy(sharing="full", agent_id=False)).double()
+    seen, order = torch.randn(7, SIZE).double(), [2, 0, 1]
+    first, middle, last = (actor(seen).sum(-1) for actor in policy.actors)  # type: ignore[operator]
+    torch.testing.assert_close(first, middle)
+    torch.testing.assert_close(last, middle)
+    plain = TeamPolicy(team(), off_policy(sharing="full")).double()
+    for actor in plain.actors:
+        logits = actor(seen)  # type: ignore[operator]
+        again = actor(permuted(seen, ENEMIES, order))  # type: ignore[operator]
+        torch.testing.assert_close(again[:, 2:], logits[:, 2:][:, order])
+        torch.testing.assert_close(again[:, :2], logits[:, :2])
+        torch.testing.assert_close(actor(permuted(seen, ALLIES, [1, 0])), logits)  # type: ignore[operator]
+
+
+def test_off_policy_memories_go_on() -> None:
+    actor: Any = TeamPolicy(team(heals=True), off_policy(memory="gru")).double().actors[1]
+    seen, first = torch.randn(3, 5, SIZE).double(), torch.rand(3, 5, 1) < 0.3
+    hidden = torch.randn(3, actor.hidden_size).double()
+    whole, after = actor.output(seen, Memory(hidden, first))
+    states = actor.states(seen, Memory(hidden, first))
+    for t in range(5):
+        step, hidden = actor.output(seen[:, t], Memory(hidden, first[:, t]))
+        torch.testing.assert_close(step, whole[:, t])
+        torch.testing.assert_close(hidden, states[:, t])
+    torch.testing.assert_close(hidden, after)
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_joint_values_know_who_attacks_whom_and_no_order(heals: bool) -> None:
+    spec, order = team(heals), [2, 0, 1]
+    critic = make_joint_q(spec, off_policy(), 2).double()
+    assert isinstance(critic, EntityJointQ)
+    units, enemies = spec.state_entities
+    state = torch.randn(7, 16).double()
+    chosen = torch.randint(CHOICES, (3, 7))
+    chosen[:, 0] = torch.tensor([2, 3, 0])
+    actions = [one_hot(c, CHOICES).double() for c in chosen]
+    before = critic(state, actions)
+    assert len(before) == 2 and (before[0] - before[1]).abs().min() > 1e-6
+    if not heals:  # enemies in another order, and the choices with them
+        renumbered = [torch.cat([a[:, :2], a[:, 2:][:, order]], -1) for a in actions]
+        for a, b in zip(critic(permuted(state, enemies, order), renumbered), before, strict=True):
+            torch.testing.assert_close(a, b)
+        # the units in another order, each with what it does
+        moved = critic(permuted(state, units, order), [actions[i] for i in order])
+        for a, b in zip(moved, before, strict=True):
+            torch.testing.assert_close(a, b)
+    # the first two exchange their targets
+    swapped = critic(state, [actions[1], actions[0], actions[2]])
+    assert (swapped[0] - before[0])[0].abs() > 1e-4
+    torch.testing.assert_close(critic(state, actions, 1), before[:1])
+    sequences = critic(state[None].expand(2, -1, -1), [a[None].expand(2, -1, -1) for a in actions])
+    torch.testing.assert_close(sequences[1][1], before[1])
+
+
+def test_joint_values_have_gradients_by_every_action_and_parameter() -> None:
+    spec = team(heals=True)
+    critic = make_joint_q(spec, off_policy(activation="tanh"), 1).double()
+    state = torch.randn(3, 16).double()
+    actions = [torch.rand(3, CHOICES).double().requires_grad_() for _ in range(3)]
+    assert torch.autograd.gradcheck(lambda *a: critic(state, a), actions)
+    critic(state, actions)[0].sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+    assert all((a.grad.abs() > 0).all() for a in actions if a.grad is not None)
+
+
+def test_joint_values_of_agents_that_no_list_has() -> None:
+    spec = TeamSpec.from_env(Playing())
+    critic = make_joint_q(spec, off_policy(), 1).double()
+    data = batch(spec, 7, masks=True, dtype=torch.float64)
+    actions = [a.action.encode(spec.action(data, i)) for i, a in enumerate(spec.agents)]
+    before = critic(data["state"], actions)[0]
+    for i in range(spec.num_agents):
+        other = [*actions]
+        other[i] = actions[i].roll(1, -1)
+        assert (critic(data["state"], other)[0] != before).any()
+    assert type(make_joint_q(spec, off_policy(entities=False), 1)) is JointQ
+
+
+class Playing(HybridEnv):
+    """``HybridEnv`` whose valve and panels see two things, one choice each."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        things = [Entities("numbers", 0, 2, 1, (1, 3))]
+        self.entities = {
+            "arm": [[Entities("numbers", 0, 2, 1)]] * 2,
+            "valve": [things],
+            "panel": [things, [Entities("numbers", 0, 2, 1, (3, 1))]],
+            "state": [Entities("valve", 0, 1, 2), Entities("numbers", 2, 2, 1, (1, 3))],
+        }
+
+
+@pytest.mark.parametrize("algorithm", [HASAC, HATD3, HADDPG, MASAC, HASACKL])
+def test_every_off_policy_algorithm_learns_with_them(algorithm: type[Any]) -> None:
+    module = fit(Playing, module=algorithm, network={"entities": True})
+    assert isinstance(module.loss.critic, EntityJointQ)
+    assert int(module.updates) > 0
+    fresh = algorithm(module.spec, {}, {"hidden_sizes": [8], "entities": True}, 0)
+    pairs = zip(fresh.loss.parameters(), module.loss.parameters(), strict=True)
+    moved = [not torch.equal(a, b) for a, b in pairs if b.requires_grad]
+    assert all(moved)
+
+
+def test_greedy_agents_have_no_entities() -> None:
+    with pytest.raises(ConfigError, match=r"network.entities=true: .* Take algo=hasac"):
+        GreedyNetworkConfig(entities=True)
+
+
 class Listing(HybridEnv):
     """``HybridEnv``'s valve alone, which sees its two numbers as two things, one choice each."""
 
@@ -161,11 +300,13 @@ def test_the_team_is_saved_with_its_entities() -> None:
 
 def test_who_sees_no_entities_is_named() -> None:
     spec = TeamSpec.from_env(HybridEnv())
-    with pytest.raises(ConfigError, match=r"network.entities=true.* arm_0: \[\].*'entities'"):
+    with pytest.raises(ConfigError, match=r"network.entities=true.* arm_0: \(2, \[\]\).*'entities'"):
         TeamPolicy(spec, config())
     odd = team()
     agents = (*odd.agents[:2], replace(odd.agents[2], entities=(ALLIES,)))
-    with pytest.raises(ConfigError, match=r"the same way .*unit_2: \[\('allies', 14, 2, 3\)\]"):
+    with pytest.raises(
+        ConfigError, match=r"the same way .*unit_2: \(5, \[\('allies', 14, 2, 3, False\)\]"
+    ):
         TeamPolicy(TeamSpec(agents, 16), config(sharing="full"))
     TeamPolicy(TeamSpec(agents, 16), config())  # each with networks of their own
 

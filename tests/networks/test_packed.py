@@ -107,6 +107,10 @@ TEAMS: dict[str, tuple[TeamSpec, Any]] = {
         listing(ONE, ONE),
         ON([8], entities=True, sharing=[["00", "01"], ["10", "11"]], agent_id=False),
     ),
+    "off-policy choices among entities, shared": (
+        listing(ONE, HOT),
+        OFF([8, 6], entities=True, sharing="full"),
+    ),
     "deterministic, shared": (
         team(NARROW, NARROW),
         DeterministicNetworkConfig([8], sharing="full"),
@@ -138,12 +142,12 @@ def test_acts_as_the_team_policy(
 
 
 @pytest.mark.parametrize(
-    ("config", "packs"), [(ON([8], sharing="full"), 3), (OFF([8], sharing="full"), 1)]
+    ("config", "packs"), [(ON([8], sharing="full"), 3), (OFF([8], sharing="full"), 3)]
 )
 def test_who_leaves_outputs_of_a_shared_network_to_others_is_in_no_pack_with_them(
     config: Any, packs: int
 ) -> None:
-    """On policy those of a group go through it in one pass, off policy they act one by one."""
+    """Those of a group go through it in one pass."""
     spec = team(NARROW, TWO, ONE, TWO)
     plain, data = policy(spec, config), seen(spec)
     plain.noise, packed = noise, PackedPolicy(plain)

@@ -159,8 +159,10 @@ class Game(StarCraft2Env):
             agents.append((attacked, Entities("allies", attacked.stop, allies, width, others)))
         if self.obs_instead_of_state:
             return agents, []
-        team = Entities("allies", 0, self.n_agents, self.get_ally_num_attributes())
-        other = Entities("enemies", team.stop, enemies, self.get_enemy_num_attributes())
+        healed = (*range(first, first + self.n_agents),) if heals else ()
+        team = Entities("agents", 0, self.n_agents, self.get_ally_num_attributes(), healed)
+        width = self.get_enemy_num_attributes()
+        other = Entities("enemies", team.stop, enemies, width, attacked.choices)
         return agents, [team, other]
 
     # ------------------------------------------------------------------ repairs
