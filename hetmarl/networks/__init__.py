@@ -30,6 +30,8 @@ from hetmarl.networks.distributions import (
     NoiseLike,
 )
 from hetmarl.networks.dueling import DuelingActor
+from hetmarl.networks.entities import EntityEncoder, EntityMLP, EntityNetwork
+from hetmarl.networks.entity_critic import EntityJointQ, make_joint_q
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
@@ -48,6 +50,10 @@ __all__ = [
     "DeterministicNetworkConfig",
     "DiagonalGaussian",
     "DuelingActor",
+    "EntityEncoder",
+    "EntityJointQ",
+    "EntityMLP",
+    "EntityNetwork",
     "GaussianActor",
     "GreedyNetworkConfig",
     "GumbelActor",
@@ -70,5 +76,6 @@ __all__ = [
     "for_acting",
     "make_actor",
     "make_deterministic_actor",
+    "make_joint_q",
     "mlp",
 ]

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -421,6 +421,15 @@ def test_battles(settings: Compose, task: str, algorithm: str) -> None:
     assert {key: values[key] for key in expected} == expected
 
 
+def test_battles_of_units_drawn_anew(settings: Compose) -> None:
+    drawn = settings("+experiment=smax/smacv2_5_units_mappo").train
+    listed = settings("+experiment=smax/3s5z_mappo").train
+    assert (drawn.task.name, drawn.num_envs) == ("smax/smacv2_5_units", 32)
+    assert drawn.total_frames == 500_000
+    assert drawn.network == replace(listed.network, agent_id=False, entities=True)
+    assert (drawn.algo, drawn.data, drawn.eval) == (listed.algo, listed.data, listed.eval)
+
+
 OFF_POLICY_BATTLES = [(task, "hasac") for task in BATTLES]
 OFF_POLICY_BATTLES += [(task, "hatd3") for task in BATTLES if "3s5z" in task]
 
@@ -461,7 +470,7 @@ def test_every_experiment_is_pinned() -> None:
     ]
     names.append("mamujoco/ant_2x4_hamdpo_authors")
     names += [f"mpe/simple_spread_{a}" for a in ("happo", *SPREAD)]
-    names.append("sumo/cologne8_happo")
+    names += ["sumo/cologne8_happo", "smax/smacv2_5_units_mappo"]
     names += [f"{t}_{a}" for t in BATTLES for a in ("happo", "hatrpo", "hamdpo", "mappo")]
     names += [f"{t}_{a}" for t, a in OFF_POLICY_BATTLES]
     assert {str(path.with_suffix("")) for path in here} == set(names)

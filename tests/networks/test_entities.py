@@ -300,7 +300,9 @@ def test_the_team_is_saved_with_its_entities() -> None:
 
 def test_who_sees_no_entities_is_named() -> None:
     spec = TeamSpec.from_env(HybridEnv())
-    with pytest.raises(ConfigError, match=r"network.entities=true.* arm_0: \(2, \[\]\).*'entities'"):
+    with pytest.raises(
+        ConfigError, match=r"network.entities=true.* arm_0: \(2, \[\]\).*'entities'"
+    ):
         TeamPolicy(spec, config())
     odd = team()
     agents = (*odd.agents[:2], replace(odd.agents[2], entities=(ALLIES,)))
