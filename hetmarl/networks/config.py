@@ -89,6 +89,8 @@ class NetworkConfig:
     entities: bool = False
     """Read what the environment lists as entities (other units, in battles) alike, wherever in the
     list they stand, and choose among them by what each of them is; see ``networks.entities``."""
+    entity_size: int = 64
+    """Features of each entity, 32 to 128."""
     seps: SePSConfig = field(default_factory=SePSConfig)
     """How sharing=seps finds its sets."""
 
@@ -103,7 +105,7 @@ class NetworkConfig:
         if self.actor_last_activation is not None:
             _choice("actor_last_activation", self.actor_last_activation, ACTIVATIONS)
         _choice("memory", self.memory, MEMORIES)
-        for name in ("memory_size", "memory_layers"):
+        for name in ("memory_size", "memory_layers", "entity_size"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"network.{name}={getattr(self, name)}: expected more than 0.")
         if isinstance(self.seps, dict):  # out of a checkpoint

@@ -28,22 +28,22 @@ class EntityEncoder(nn.Module):
     """A vector ``[*B, O]`` to what hidden layers read ``[*B, F]``, and to its entities' features.
 
     Args:
-        size: O.
+        inputs: O.
         blocks: which of its numbers speak of entities.
-        config: sizes; entities have half as many features E as the first hidden layer.
+        config: sizes; entities have E = ``entity_size`` features.
     """
 
     plain: Tensor
 
-    def __init__(self, size: int, blocks: Sequence[Entities], config: NetworkConfig) -> None:
+    def __init__(self, inputs: int, blocks: Sequence[Entities], config: NetworkConfig) -> None:
         super().__init__()
         taken = {i for block in blocks for i in range(block.start, block.stop)}
-        plain = torch.tensor([i for i in range(size) if i not in taken], dtype=torch.long)
+        plain = torch.tensor([i for i in range(inputs) if i not in taken], dtype=torch.long)
         self.register_buffer("plain", plain, persistent=False)
         self.blocks = tuple(blocks)
-        self.features = entity_features(config)
-        self.layers = nn.ModuleList(one_layer(b.width, self.features, config) for b in blocks)
-        self.out_features = len(plain) + 2 * self.features * len(blocks)
+        size = config.entity_size
+        self.layers = nn.ModuleList(one_layer(b.width, size, config) for b in blocks)
+        self.out_features = len(plain) + 2 * size * len(blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What hidden layers read, and the features of each block's entities ``[*B, n, E]``."""
@@ -75,7 +75,7 @@ class EntityHead(Linear):
         gain: float = 1.0,
     ) -> None:
         super().__init__(features, outputs - len(_about(blocks)))
-        size = entity_features(config)
+        size = config.entity_size
         if isinstance(config, OnPolicyNetworkConfig) and config.orthogonal:
             make_orthogonal(self, gain)
         self.scored = [k for k, block in enumerate(blocks) if block.choices]
@@ -227,11 +227,6 @@ def make_entity_networks(
 
 
 # ---------------------------------------------------------------------- parts
-def entity_features(config: NetworkConfig) -> int:
-    """Features E of an entity."""
-    return max(config.hidden_sizes[0] // 2, 1)
-
-
 def one_layer(inputs: int, size: int, config: NetworkConfig) -> nn.Sequential:
     """Linear, activation, norm, without a norm of what is read: how near and how strong counts."""
     if not isinstance(config, OnPolicyNetworkConfig):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hetmarl.networks.config import NetworkConfig
 from hetmarl.networks.critics import JointQ
-from hetmarl.networks.entities import entity_features, one_layer, pooled
+from hetmarl.networks.entities import one_layer, pooled
 from hetmarl.networks.mlp import mlp
 from hetmarl_envs.contract import TeamSpec
 
@@ -46,7 +46,7 @@ class _EntityQ(nn.Module):
 
     def __init__(self, spec: TeamSpec, config: NetworkConfig) -> None:
         super().__init__()
-        size, blocks = entity_features(config), spec.state_entities
+        size, blocks = config.entity_size, spec.state_entities
         self.blocks = blocks
         self.members = {b.name: spec.groups[b.name] for b in blocks if b.name in spec.groups}
         """Agents' positions in the team, of the blocks that list them."""

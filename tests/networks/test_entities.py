@@ -62,7 +62,8 @@ def team(heals: bool = False) -> TeamSpec:
 
 
 def config(**settings: Any) -> OnPolicyNetworkConfig:
-    small = {"hidden_sizes": [8, 6], "actor_gain": 1.0, "memory_size": 4, "entities": True}
+    small = {"hidden_sizes": [8, 6], "actor_gain": 1.0, "memory_size": 4, "entity_size": 4}
+    small["entities"] = True
     return OnPolicyNetworkConfig(**small | settings)
 
 
@@ -74,7 +75,7 @@ def permuted(vector: Tensor, block: Entities, order: list[int]) -> Tensor:
 
 
 def off_policy(**settings: Any) -> NetworkConfig:
-    small = {"hidden_sizes": [8, 6], "memory_size": 4, "entities": True}
+    small = {"hidden_sizes": [8, 6], "memory_size": 4, "entities": True, "entity_size": 4}
     return NetworkConfig(**small | settings)
 
 
