@@ -211,7 +211,8 @@ class TeamSpec:
                         f"'{group}'. Expected names that are unique in the team."
                     )
                 size = torch.Size(shape[1:]).numel()
-                own = check_entities(tuple(blocks[index]), size, action.width, f"'{name}'")
+                num_choices = sum(action.choices)
+                own = check_entities(tuple(blocks[index]), size, num_choices, f"'{name}'")
                 by_name[name] = AgentSpec(name, group, index, shape[1:], action, own)
         order = list(getattr(env, "agent_names", None) or by_name)
         if sorted(order) != sorted(by_name):
@@ -222,8 +223,8 @@ class TeamSpec:
         if "state" in observation_keys:
             state_dim = int(env.observation_spec["state"].shape[-1])
         of_state = tuple(listed.get("state", ()))
-        widest = max(agent.action.width for agent in by_name.values())
-        check_entities(of_state, state_dim or 0, widest, "the state")
+        most = max(sum(agent.action.choices) for agent in by_name.values())
+        check_entities(of_state, state_dim or 0, most, "the state")
         for block in of_state:
             if block.count != len(group_map.get(block.name, range(block.count))):
                 raise ContractError(

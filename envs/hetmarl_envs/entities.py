@@ -64,7 +64,7 @@ def check_entities(
         if not fits or any(not 0 <= choice < num_choices for choice in block.choices):
             raise ContractError(
                 f"entities of {where}: '{block.name}' have choices {list(block.choices)}, expected "
-                f"none or {block.count}, one for each thing, from 0 to {num_choices - 1}."
+                f"none or {block.count}, one for each thing, of the {num_choices} that there are."
             )
         end = block.stop
     return blocks

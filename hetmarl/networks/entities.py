@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hetmarl.networks.body import Body, Memory, hidden_layers, make_orthogonal, output_layer
 from hetmarl.networks.config import ACTIVATIONS, NetworkConfig, OnPolicyNetworkConfig
 from hetmarl.networks.linear import Linear
+from hetmarl.networks.mlp import mlp
 from hetmarl.networks.network import Network
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.entities import Entities
@@ -144,14 +145,11 @@ class EntityMLP(nn.Module):
         self, inputs: int, outputs: int, config: NetworkConfig, blocks: Sequence[Entities]
     ) -> None:
         super().__init__()
-        self.encoder, width = EntityEncoder(inputs, blocks, config), config.hidden_sizes[-1]
-        last = config.actor_last_activation or config.activation
-        before = [self.encoder.out_features, *config.hidden_sizes[:-1]]
-        names = [config.activation] * (len(before) - 1) + [last]
-        layers: list[nn.Module] = []
-        for inputs_of, size, name in zip(before, config.hidden_sizes, names, strict=True):
-            layers += [Linear(inputs_of, size), ACTIVATIONS[name]()]
-        self.layers = nn.Sequential(*layers)
+        *before, width = config.hidden_sizes
+        last = ACTIVATIONS[config.actor_last_activation or config.activation]()
+        self.encoder = EntityEncoder(inputs, blocks, config)
+        net = mlp(self.encoder.out_features, width, before, config.activation)
+        self.layers = nn.Sequential(net, last)
         self.head = EntityHead(width, outputs, blocks, config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,9 +172,10 @@ def listed(agents: Sequence[AgentSpec], config: NetworkConfig) -> tuple[Entities
         seen = "; ".join(f"{agent.name}: {_layout(agent)}" for agent in agents)
         raise ConfigError(
             "network.entities=true: expected observations that list entities, in the same way and "
-            "with as many choices for those who share parameters, given (choices, [name, start, "
-            f"count, width, whether choices are about them]) {seen}. Environments say where by an "
-            "attribute 'entities', as those of smacv2/… and smax/… do."
+            "with as many choices for those who share parameters, given (choices, how many of them "
+            "are about entities, [name, start, count, width, whether choices are about them]) "
+            f"{seen}. Environments say where by an attribute 'entities', as those of smacv2/… and "
+            "smax/… do."
         )
     return first.entities
 
@@ -244,6 +243,6 @@ def _about(blocks: Sequence[Entities]) -> set[int]:
     return {choice for block in blocks for choice in block.choices}
 
 
-def _layout(agent: AgentSpec) -> tuple[int, list[tuple[str, int, int, int, bool]]]:
+def _layout(agent: AgentSpec) -> tuple[int, int, list[tuple[str, int, int, int, bool]]]:
     blocks = [(b.name, b.start, b.count, b.width, bool(b.choices)) for b in agent.entities]
-    return agent.action.width, blocks
+    return agent.action.width, len(_about(agent.entities)), blocks

@@ -302,13 +302,13 @@ def test_the_team_is_saved_with_its_entities() -> None:
 def test_who_sees_no_entities_is_named() -> None:
     spec = TeamSpec.from_env(HybridEnv())
     with pytest.raises(
-        ConfigError, match=r"network.entities=true.* arm_0: \(2, \[\]\).*'entities'"
+        ConfigError, match=r"network.entities=true.* arm_0: \(2, 0, \[\]\).*'entities'"
     ):
         TeamPolicy(spec, config())
     odd = team()
     agents = (*odd.agents[:2], replace(odd.agents[2], entities=(ALLIES,)))
     with pytest.raises(
-        ConfigError, match=r"the same way .*unit_2: \(5, \[\('allies', 14, 2, 3, False\)\]"
+        ConfigError, match=r"the same way .*unit_2: \(5, 0, \[\('allies', 14, 2, 3, False\)\]"
     ):
         TeamPolicy(TeamSpec(agents, 16), config(sharing="full"))
     TeamPolicy(TeamSpec(agents, 16), config())  # each with networks of their own
@@ -320,13 +320,23 @@ def test_who_sees_no_entities_is_named() -> None:
         (Entities("numbers", 1, 2, 1), "within the 2 numbers"),
         (Entities("numbers", 0, 0, 1), "0 things of 1"),
         (Entities("numbers", 0, 2, 1, (1,)), r"choices \[1\], expected none or 2"),
-        (Entities("numbers", 0, 2, 1, (1, 4)), "from 0 to 3"),
+        (Entities("numbers", 0, 2, 1, (1, 4)), "of the 4 that there are"),
     ],
 )
 def test_blocks_that_do_not_fit_are_named(block: Entities, message: str) -> None:
     env = Listing()
     env.entities["valve"] = [[block]]
     with pytest.raises(ContractError, match=message):
+        TeamSpec.from_env(env)
+
+
+def test_the_lists_of_agents_have_their_number() -> None:
+    env = Playing()
+    env.entities["state"] = [Entities("panel", 0, 3, 2)]
+    with pytest.raises(ContractError, match="'panel' are 3, expected the 2 agents of that group"):
+        TeamSpec.from_env(env)
+    env.entities = {"arm": [[Entities("numbers", 0, 2, 1, (0, 1))]] * 2}  # actions of real numbers
+    with pytest.raises(ContractError, match=r"choices \[0, 1\], .* of the 0 that there are"):
         TeamSpec.from_env(env)
 
 
