@@ -19,7 +19,7 @@ from hetmarl.networks.body import Body, Memory, hidden_layers, make_orthogonal, 
 from hetmarl.networks.config import ACTIVATIONS, NetworkConfig, OnPolicyNetworkConfig
 from hetmarl.networks.linear import Linear
 from hetmarl.networks.mlp import mlp
-from hetmarl.networks.network import Network
+from hetmarl.networks.network import Network, agent_ids
 from hetmarl_envs.contract import AgentSpec
 from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import ConfigError
@@ -38,13 +38,11 @@ class EntityEncoder(nn.Module):
 
     def __init__(self, inputs: int, blocks: Sequence[Entities], config: NetworkConfig) -> None:
         super().__init__()
-        taken = {i for block in blocks for i in range(block.start, block.stop)}
-        plain = torch.tensor([i for i in range(inputs) if i not in taken], dtype=torch.long)
-        self.register_buffer("plain", plain, persistent=False)
+        self.register_buffer("plain", unlisted(inputs, blocks), persistent=False)
         self.blocks = tuple(blocks)
         size = config.entity_size
         self.layers = nn.ModuleList(one_layer(b.width, size, config) for b in blocks)
-        self.out_features = len(plain) + 2 * size * len(blocks)
+        self.out_features = len(self.plain) + 2 * size * len(blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What hidden layers read, and the features of each block's entities ``[*B, n, E]``."""
@@ -53,11 +51,31 @@ class EntityEncoder(nn.Module):
         return torch.cat([x[..., self.plain], *map(pooled, things)], dim=-1), things
 
 
+class EntityScores(nn.Module):
+    """How much an agent with features f wants each entity e: w·h(A·e + B·f).
+
+    h is the activation, and the norm if there is one.
+    """
+
+    def __init__(self, features: int, config: NetworkConfig, gain: float) -> None:
+        super().__init__()
+        size = config.entity_size
+        self.of_entity, *after = one_layer(size, size, config)
+        self.of_agent = one_layer(features, size, config)[0]
+        self.after = nn.Sequential(*after)
+        if isinstance(config, OnPolicyNetworkConfig):
+            self.score = output_layer(size, 1, config, gain)
+        else:
+            self.score = Linear(size, 1)
+
+    def forward(self, features: Tensor, things: Tensor) -> Tensor:
+        """``[*B, n]`` from the agent's features ``[*B, F]`` and the entities' ``[*B, n, E]``."""
+        both = self.of_entity(things) + self.of_agent(features).unsqueeze(-2)
+        return self.score(self.after(both)).squeeze(-1)
+
+
 class EntityHead(Linear):
     """A network's last layer: outputs about nothing, then those about each block's entities.
-
-    What an agent with features f wants of an entity e is w·h(A·e + B·f), h the activation, and the
-    norm if there is one.
 
     Args:
         features: F of the agent.
@@ -75,31 +93,18 @@ class EntityHead(Linear):
         config: NetworkConfig,
         gain: float = 1.0,
     ) -> None:
-        super().__init__(features, outputs - len(_about(blocks)))
-        size = config.entity_size
+        super().__init__(features, outputs - len(about(blocks)))
         if isinstance(config, OnPolicyNetworkConfig) and config.orthogonal:
             make_orthogonal(self, gain)
         self.scored = [k for k, block in enumerate(blocks) if block.choices]
-        self.of_agent, self.of_entity = nn.ModuleList(), nn.ModuleList()
-        self.after, self.score = nn.ModuleList(), nn.ModuleList()
-        for _ in self.scored:
-            linear, *after = one_layer(size, size, config)
-            self.of_entity.append(linear)
-            self.of_agent.append(one_layer(features, size, config)[0])
-            self.after.append(nn.Sequential(*after))
-            if isinstance(config, OnPolicyNetworkConfig):
-                self.score.append(output_layer(size, 1, config, gain))
-            else:
-                self.score.append(Linear(size, 1))
+        self.scores = nn.ModuleList(EntityScores(features, config, gain) for _ in self.scored)
 
+    # not a plain layer's signature: a ``Network`` needs the weight, and reads this head's entities
     def forward(self, features: Tensor, things: Sequence[Tensor]) -> Tensor:  # type: ignore[override]
         """``[*B, P′]`` from the agent's features ``[*B, F]`` and its entities' ``[*B, n, E]``."""
-        found = [super().forward(features)]
-        parts = zip(self.scored, self.of_agent, self.of_entity, self.after, self.score, strict=True)
-        for k, of_agent, of_entity, after, score in parts:
-            both = of_entity(things[k]) + of_agent(features).unsqueeze(-2)
-            found.append(score(after(both)).squeeze(-1))
-        return torch.cat(found, dim=-1)
+        pairs = zip(self.scores, self.scored, strict=True)
+        found = [score(features, things[k]) for score, k in pairs]
+        return torch.cat([super().forward(features), *found], dim=-1)
 
 
 class EntityNetwork(Network):
@@ -186,9 +191,9 @@ def places(blocks: Sequence[Entities], outputs: int) -> Tensor:
     Where a choice is about several, to attack the enemy or for a medivac to heal the friend of that
     number, it is the sum of their scores.
     """
-    about = _about(blocks)
+    listed = about(blocks)
     each = [choice for block in blocks for choice in block.choices]
-    return torch.tensor([i for i in range(outputs) if i not in about] + each, dtype=torch.long)
+    return torch.tensor([i for i in range(outputs) if i not in listed] + each, dtype=torch.long)
 
 
 def put(found: Tensor, places: Tensor, outputs: int) -> Tensor:
@@ -214,14 +219,14 @@ def make_entity_networks(
     if not acts:
         blocks = tuple(replace(block, choices=()) for block in blocks)
     encoder = EntityEncoder(agents[0].observation_shape[0], blocks, config)
-    ids = torch.eye(len(agents)) if config.agent_id and len(agents) > 1 else torch.zeros(1, 0)
+    ids = agent_ids(len(agents), config)
     body = Body((encoder.out_features,), config, last_activation, extra=ids.shape[1])
     head = EntityHead(body.out_features, width, blocks, config, gain)
     return [
         EntityNetwork(
             encoder, body, head, places(agent.entities if acts else (), width), suffix, width
         )
-        for agent, suffix in zip(agents, ids.expand(len(agents), -1), strict=True)
+        for agent, suffix in zip(agents, ids, strict=True)
     ]
 
 
@@ -239,10 +244,17 @@ def pooled(things: Tensor) -> Tensor:
     return torch.cat([things.mean(-2), things.amax(-2)], dim=-1)
 
 
-def _about(blocks: Sequence[Entities]) -> set[int]:
+def unlisted(size: int, blocks: Sequence[Entities]) -> Tensor:
+    """Places of the numbers of a vector of ``size`` that are in no block."""
+    taken = {i for block in blocks for i in range(block.start, block.stop)}
+    return torch.tensor([i for i in range(size) if i not in taken], dtype=torch.long)
+
+
+def about(blocks: Sequence[Entities]) -> set[int]:
+    """Choices that are about an entity."""
     return {choice for block in blocks for choice in block.choices}
 
 
 def _layout(agent: AgentSpec) -> tuple[int, int, list[tuple[str, int, int, int, bool]]]:
     blocks = [(b.name, b.start, b.count, b.width, bool(b.choices)) for b in agent.entities]
-    return agent.action.width, len(_about(agent.entities)), blocks
+    return agent.action.width, len(about(agent.entities)), blocks

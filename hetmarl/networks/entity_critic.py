@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hetmarl.networks.config import NetworkConfig
 from hetmarl.networks.critics import JointQ
-from hetmarl.networks.entities import one_layer, pooled
+from hetmarl.networks.entities import about, one_layer, pooled, unlisted
 from hetmarl.networks.mlp import mlp
 from hetmarl_envs.contract import TeamSpec
 
@@ -52,10 +52,8 @@ class _EntityQ(nn.Module):
         """Agents' positions in the team, of the blocks that list them."""
         listed = {i for members in self.members.values() for i in members}
         self.others = [i for i in range(spec.num_agents) if i not in listed]
-        taken = {i for block in blocks for i in range(block.start, block.stop)}
-        rest = [i for i in range(spec.state_dim or 0) if i not in taken]
-        self.register_buffer("plain", torch.tensor(rest, dtype=torch.long), persistent=False)
-        about = {choice for block in blocks for choice in block.choices}
+        self.register_buffer("plain", unlisted(spec.state_dim or 0, blocks), persistent=False)
+        chosen = about(blocks)
         targets = [block for block in blocks if block.choices]
         self.own: dict[str, list[int]] = {}
         """Of each agents' block the choices that are about nothing."""
@@ -66,12 +64,12 @@ class _EntityQ(nn.Module):
             width = block.width
             if block.name in self.members:
                 action = spec.agents[self.members[block.name][0]].action
-                self.own[block.name] = [i for i in range(action.width) if i not in about]
+                self.own[block.name] = [i for i in range(action.width) if i not in chosen]
                 width += len(self.own[block.name]) + size * len(targets)
             if block.choices:
                 width += size * len(self.members)
             self.second[block.name] = one_layer(width, size, config)
-        inputs = len(rest) + 2 * size * len(blocks)
+        inputs = len(self.plain) + 2 * size * len(blocks)
         inputs += sum(spec.agents[i].action.width for i in self.others)
         self.net = mlp(inputs, 1, config.hidden_sizes, config.activation)
 

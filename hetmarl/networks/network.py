@@ -86,12 +86,17 @@ def make_networks(
             "vectors of any lengths."
         )
     longest = max(shapes, key=lambda shape: torch.Size(shape).numel())
-    ids = torch.eye(len(agents)) if config.agent_id and len(agents) > 1 else torch.zeros(1, 0)
+    ids = agent_ids(len(agents), config)
     body = Body(longest, config, last_activation, extra=ids.shape[1])
     head = output_layer(body.out_features, max(outputs), config, gain)
     networks = []
-    for agent, own, width in zip(agents, ids.expand(len(agents), -1), outputs, strict=True):
+    for agent, own, width in zip(agents, ids, outputs, strict=True):
         fill = torch.Size(longest).numel() - torch.Size(agent.observation_shape).numel()
         suffix = torch.cat([torch.zeros(fill), own])
         networks.append(Network(body, head, suffix, width))
     return networks
+
+
+def agent_ids(count: int, config: OnPolicyNetworkConfig) -> Tensor:
+    """What tells each of those who share a network which of them it works for, ``[count, X]``."""
+    return torch.eye(count) if config.agent_id and count > 1 else torch.zeros(count, 0)

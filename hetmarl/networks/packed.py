@@ -21,7 +21,7 @@ from hetmarl.networks.mlp import MLP
 from hetmarl.networks.network import Network
 from hetmarl.networks.off_policy import OffPolicyActor
 from hetmarl.networks.policy import TeamPolicy
-from hetmarl_envs.contract import AgentSpec
+from hetmarl_envs.contract import AgentSpec, TeamSpec
 
 PACKED = (
     *(ChoiceActor, GaussianActor, GumbelActor, SquashedGaussianActor),
@@ -51,8 +51,8 @@ class PackedPolicy:
 
     Agents are packed together whose actors are of the same kind and, but for what they observe, of
     the same sizes: each of their layers is one batched product. Others of one group that share
-    their network go through it in one pass. Those with a memory, with modules of their own, or with
-    a network that nobody shares, act one by one, as in the ``TeamPolicy``.
+    their network go through it in one pass. Those with a memory or with modules of their own, and
+    whoever is left, act one by one, as in the ``TeamPolicy``.
     For equal noise the actions equal the ``TeamPolicy``'s up to rounding; it is asked for once for
     all agents of a pack, ``[n, N, A]``. Hooks on the actors are not called.
 
@@ -69,10 +69,11 @@ class PackedPolicy:
             if kind is not None:
                 alike.setdefault(kind, []).append(i)
         sets = [members for members in alike.values() if len(members) > 1]
-        around = _around_one(policy, set(range(policy.team.num_agents)).difference(*sets))
+        left = sorted(set(range(policy.team.num_agents)).difference(*sets))
+        by_network = around_one(policy.actors, policy.team, left)
         self.packs = [_Pack(policy, members) for members in sets]
-        self.packs += [_Shared(policy, members) for members in around]
-        self.alone = sorted(set(range(policy.team.num_agents)).difference(*sets, *around))
+        self.packs += [_Shared(policy, members) for members in by_network if len(members) > 1]
+        self.alone = [members[0] for members in by_network if len(members) == 1]
         """Positions of the agents that are in no pack."""
 
     @torch.no_grad()
@@ -162,19 +163,6 @@ class _Shared(_Pack):
         return torch.stack([observations[i] for i in self.members])
 
 
-def _around_one(policy: TeamPolicy, agents: Iterable[int]) -> list[list[int]]:
-    """Those of ``agents`` that are of one group and share a network without a memory, by it."""
-    found: dict[Any, list[int]] = {}
-    for i in sorted(agents):
-        actor: Any = policy.actors[i]
-        if type(actor) in PACKED and not actor.hidden_size:
-            holder = actor.net if isinstance(actor.net, Network) else actor
-            parts = [id(part) for part in holder.children()]
-            group = policy.team.agents[i].group
-            found.setdefault((group, type(actor), *parts), []).append(i)
-    return [members for members in found.values() if len(members) > 1]
-
-
 class _Block(NamedTuple):
     """A linear layer, the norm before and the activation after it."""
 
@@ -234,6 +222,30 @@ def as_one(actors: Sequence[Any], batch_dims: int = 1, *, suffix: bool = True) -
         stacked = torch.stack([getattr(actor, name) for actor in actors])
         one._buffers[name] = stacked.view(len(actors), *ones, *own.shape)
     return one
+
+
+def around_one(
+    actors: Sequence[Any] | nn.ModuleList, spec: TeamSpec, agents: Iterable[int]
+) -> list[list[int]]:
+    """``agents`` by group and networks; those with a memory, or other actors, each alone.
+
+    Those of a set can be asked ``as_one``.
+
+    Args:
+        actors: the team's, or their targets.
+        spec: the team.
+        agents: positions in it.
+    """
+    found: dict[Any, list[int]] = {}
+    for i in agents:
+        actor: Any = actors[i]
+        place: Any = i
+        if type(actor) in PACKED and not actor.hidden_size:
+            holder = actor.net if isinstance(actor.net, Network) else actor
+            parts = (id(part) for part in holder.children())
+            place = (spec.agents[i].group, type(actor), *parts)
+        found.setdefault(place, []).append(i)
+    return list(found.values())
 
 
 def _blocks(net: Any) -> list[_Block]:

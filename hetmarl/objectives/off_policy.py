@@ -19,7 +19,7 @@ from hetmarl.networks.actors import Sample
 from hetmarl.networks.body import HIDDEN, read_memory
 from hetmarl.networks.critics import JointQ
 from hetmarl.networks.distributions import NoiseLike
-from hetmarl.networks.packed import PACKED, as_one
+from hetmarl.networks.packed import around_one, as_one
 from hetmarl.networks.policy import TeamPolicy
 from hetmarl.objectives.masked import masked_mean
 from hetmarl.objectives.reduce import Reduce, identity
@@ -215,14 +215,7 @@ class JointQLoss(LossModule):
         return [found[i] for i in agents]
 
     def _alike(self, actors: nn.ModuleList, agents: Sequence[int]) -> list[list[int]]:
-        """``agents`` by group and networks; those with a memory, or other actors, each alone."""
-        found: dict[Any, list[int]] = {}
-        for i in agents:
-            stacks = type(actors[i]) in PACKED and i not in self.policy.recurrent
-            networks = tuple(id(network) for network in actors[i].children())
-            place = (self.spec.agents[i].group, *networks) if stacks else i
-            found.setdefault(place, []).append(i)
-        return list(found.values())
+        return around_one(actors, self.spec, agents)
 
     # ------------------------------------------------------------------ memories
     @property

@@ -22,7 +22,6 @@ import torch
 
 from hetmarl_envs import TeamSpec, check_team_env, list_tasks, make_env
 from hetmarl_envs.contract import write_random_actions
-from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import (
     ConfigError,
     ContractError,
@@ -347,12 +346,9 @@ def test_enemies_in_sight_are_seen_whoever_else_is_not(simulator: Path, chance: 
 @plays
 @pytest.mark.parametrize("task", ["terran_5_vs_5", "protoss_5_vs_5"])
 def test_entities_are_the_units_of_the_state(make: Any, task: str) -> None:
-    def things(vector: torch.Tensor, block: Entities) -> torch.Tensor:
-        return vector[..., block.start : block.stop].unflatten(-1, (block.count, block.width))
-
     env = make(task, num_envs=4, seed=2)
     spec, (seen, _) = TeamSpec.from_env(env), play(env, 60)
-    friends, foes = (things(seen["state"], block) for block in spec.state_entities)
+    friends, foes = (block.rows(seen["state"]) for block in spec.state_entities)
     medivac, healed = friends[..., -1].bool(), 0
     for i, agent in enumerate(spec.agents):
         others = [j for j in range(spec.num_agents) if j != i]
@@ -360,18 +356,18 @@ def test_entities_are_the_units_of_the_state(make: Any, task: str) -> None:
         observation, legal = spec.observation(seen, i), spec.action_mask(seen, i)
         assert legal is not None
         for block, units in ((allies, friends[..., others, :]), (enemies, foes)):
-            own = things(observation, block)
+            own = block.rows(observation)
             there = own.any(-1)
             assert there.any() and not there.all()
             assert torch.equal(own[there][:, 4], units[there][:, 0])  # life
             assert torch.equal(own[there][:, -3:], units[there][:, -3:])  # type
         fights = ~medivac[..., i] if "terran" in task else torch.ones_like(medivac[..., i])
         targets = legal[..., list(enemies.choices)] & fights.unsqueeze(-1)
-        assert things(observation, enemies).any(-1)[targets].all() and targets.any()
+        assert enemies.rows(observation).any(-1)[targets].all() and targets.any()
         assert bool(allies.choices) == ("terran" in task)
         if allies.choices:
             heals = legal[..., list(allies.choices)] & ~fights.unsqueeze(-1)
-            assert things(observation, allies)[heals][:, 0].all()  # in sight
+            assert allies.rows(observation)[heals][:, 0].all()  # in sight
             healed += int(heals.sum())
     assert (healed > 0) == ("terran" in task)
 

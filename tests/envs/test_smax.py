@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from torchrl.envs.utils import check_env_specs
 
 from hetmarl.data.collector import can_save
 from hetmarl_envs import TeamSpec, check_team_env, list_tasks, make_env, registry
 from hetmarl_envs.contract import write_random_actions
-from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import ConfigError, ContractError, MissingExtraError, UnknownNameError
 from hetmarl_envs.registry import get_family
 from hetmarl_envs.smacv2.games import INFO as SMACV2_INFO
@@ -62,11 +60,6 @@ def play(env: Any, steps: int, seed: int = 0, data: Any = None) -> tuple[Any, An
     return torch.stack(seen, dim=1), data
 
 
-def things(vector: Tensor, block: Entities) -> Tensor:
-    """``[*B, n, width]`` of ``vector [*B, O]``."""
-    return vector[..., block.start : block.stop].unflatten(-1, (block.count, block.width))
-
-
 # ---------------------------------------------------------------------- names and options
 def test_tasks_are_listed_without_the_package() -> None:
     assert list_tasks("smax") == [f"smax/{name}" for name in sorted(SIZES)]
@@ -101,14 +94,14 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 def test_entities_are_the_units_of_the_state(task: str) -> None:
     env = make(task)
     spec, (seen, _) = TeamSpec.from_env(env), play(env, 30)
-    friends, enemies = (things(seen["state"], block) for block in spec.state_entities)
+    friends, enemies = (block.rows(seen["state"]) for block in spec.state_entities)
     hidden = 0
     for i, agent in enumerate(spec.agents):
         others = [j for j in range(spec.num_agents) if j != i]
         observation, legal = spec.observation(seen, i), spec.action_mask(seen, i)
         assert legal is not None
         for block, units in zip(agent.entities, (friends[..., others, :], enemies), strict=True):
-            own = things(observation, block)
+            own = block.rows(observation)
             there = own.any(-1)
             hidden += int((~there).sum())
             assert torch.equal(own[there][:, 0], units[there][:, 0])  # life

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -154,18 +154,18 @@ def test_no_parameter_is_idle_and_all_are_saved() -> None:
 
 
 def test_off_policy_actors_choose_alike() -> None:
-    policy = TeamPolicy(team(heals=True), off_policy(sharing="full", agent_id=False)).double()
+    policy: Any = TeamPolicy(team(heals=True), off_policy(sharing="full", agent_id=False)).double()
     seen, order = torch.randn(7, SIZE).double(), [2, 0, 1]
-    first, middle, last = (actor(seen).sum(-1) for actor in policy.actors)  # type: ignore[operator]
+    first, middle, last = (actor(seen).sum(-1) for actor in policy.actors)
     torch.testing.assert_close(first, middle)
     torch.testing.assert_close(last, middle)
-    plain = TeamPolicy(team(), off_policy(sharing="full")).double()
+    plain: Any = TeamPolicy(team(), off_policy(sharing="full")).double()
     for actor in plain.actors:
-        logits = actor(seen)  # type: ignore[operator]
-        again = actor(permuted(seen, ENEMIES, order))  # type: ignore[operator]
+        logits = actor(seen)
+        again = actor(permuted(seen, ENEMIES, order))
         torch.testing.assert_close(again[:, 2:], logits[:, 2:][:, order])
         torch.testing.assert_close(again[:, :2], logits[:, :2])
-        torch.testing.assert_close(actor(permuted(seen, ALLIES, [1, 0])), logits)  # type: ignore[operator]
+        torch.testing.assert_close(actor(permuted(seen, ALLIES, [1, 0])), logits)
 
 
 def test_off_policy_memories_go_on() -> None:
@@ -266,7 +266,7 @@ def test_greedy_agents_have_no_entities() -> None:
 class Listing(HybridEnv):
     """``HybridEnv``'s valve alone, which sees its two numbers as two things, one choice each."""
 
-    GROUPS = {"valve": 1}  # noqa: RUF012
+    GROUPS: ClassVar = {"valve": 1}
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
