@@ -349,6 +349,10 @@ def test_entities_are_the_units_of_the_state(make: Any, task: str) -> None:
     env = make(task, num_envs=4, seed=2)
     spec, (seen, _) = TeamSpec.from_env(env), play(env, 60)
     friends, foes = (block.rows(seen["state"]) for block in spec.state_entities)
+    assert [block.name for block in spec.state_entities] == [*spec.groups, "enemies"]
+    assert spec.state_entities[1].choices == spec.agents[0].entities[0].choices
+    healed_by = (*range(6, 11),) if "terran" in task else ()
+    assert spec.state_entities[0].choices == healed_by
     medivac, healed = friends[..., -1].bool(), 0
     for i, agent in enumerate(spec.agents):
         others = [j for j in range(spec.num_agents) if j != i]

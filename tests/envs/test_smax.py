@@ -95,6 +95,8 @@ def test_entities_are_the_units_of_the_state(task: str) -> None:
     env = make(task)
     spec, (seen, _) = TeamSpec.from_env(env), play(env, 30)
     friends, enemies = (block.rows(seen["state"]) for block in spec.state_entities)
+    assert [block.name for block in spec.state_entities] == [*spec.groups, "enemies"]
+    assert spec.state_entities[1].choices == spec.agents[0].entities[1].choices
     hidden = 0
     for i, agent in enumerate(spec.agents):
         others = [j for j in range(spec.num_agents) if j != i]
@@ -154,7 +156,9 @@ def test_a_map_of_ones_own() -> None:
         "1s_vs_2z", smax.Scenario(jnp.array([2, 3, 3], jnp.uint8), 1, 2, False, False)
     )
     try:
-        assert TeamSpec.from_env(make("1s_vs_2z")).names == ("ally_0",)
+        spec = TeamSpec.from_env(make("1s_vs_2z"))
+        assert spec.names == ("ally_0",)
+        assert [(block.name, block.start) for block in spec.agents[0].entities] == [("enemies", 0)]
     finally:
         del smax.smax_env.MAP_NAME_TO_SCENARIO["1s_vs_2z"]
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from hetmarl_envs.battle import GROUP
 from hetmarl_envs.entities import Entities
 from hetmarl_envs.errors import UnknownNameError, did_you_mean
 from hetmarl_envs.rows import read_saved
@@ -208,11 +209,9 @@ class Battles:
         targets = (*range(env.num_movement_actions, env.num_ally_actions),)
         enemies = Entities("enemies", allies.stop, sides[1], width, targets)
         width = len(env.own_features)
-        team = Entities("allies", 0, sides[0], width)
-        return [(allies, enemies)] * sides[0], [
-            team,
-            Entities("enemies", team.stop, sides[1], width),
-        ]
+        team = Entities(GROUP, 0, sides[0], width)
+        seen = (allies, enemies) if allies.count else (enemies,)  # who is alone has no allies
+        return [seen] * sides[0], [team, Entities("enemies", team.stop, sides[1], width, targets)]
 
     def _to_jax(self, tensor: Tensor) -> Any:
         return jax.dlpack.from_dlpack(tensor.to(self._device).contiguous())
