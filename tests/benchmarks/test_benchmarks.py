@@ -17,6 +17,7 @@ RATIOS = {
     "async_collection": ["ratio", "worst staleness"],
     "collection": ["TeamCollector's time / bare"],
     "grid_stepping": ["ours: time / bare"],
+    "hand_rules": ["the shortest assignment"],
     "pettingzoo_stepping": ["mpe's time / bare", "generic's time / bare"],
     "sumo_stepping": ["ours's time / bare"],
     "shared_team": ["in turns / packed", "MASAC, agent by agent / at once"],
