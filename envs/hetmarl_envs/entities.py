@@ -49,9 +49,12 @@ def check_entities(
     """``blocks`` of a vector of ``size`` numbers, seen to fit.
 
     Raises:
-        ContractError: a block lies outside of the vector, two have numbers in common, or their
-            choices are not one of ``num_choices`` for each thing.
+        ContractError: a block lies outside of the vector, two have numbers or their name in common,
+            or their choices are not one of ``num_choices`` for each thing.
     """
+    names = [block.name for block in blocks]
+    if len(set(names)) < len(names):
+        raise ContractError(f"entities of {where}: expected a name for each block, given {names}.")
     end = 0
     for block in sorted(blocks, key=lambda block: block.start):
         if block.count < 1 or block.width < 1 or block.start < end or block.stop > size:

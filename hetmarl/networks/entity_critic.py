@@ -57,10 +57,10 @@ class _EntityQ(nn.Module):
         targets = [block for block in blocks if block.choices]
         self.own: dict[str, list[int]] = {}
         """Of each agents' block the choices that are about nothing."""
-        self.first, self.second = nn.ModuleDict(), nn.ModuleDict()
-        """Layers of each block, by its name: its numbers, then with what is done."""
+        self.first, self.second = nn.ModuleList(), nn.ModuleList()
+        """Layers of each block: of its numbers, then of them with what is done."""
         for block in blocks:
-            self.first[block.name] = one_layer(block.width, size, config)
+            self.first.append(one_layer(block.width, size, config))
             width = block.width
             if block.name in self.members:
                 action = spec.agents[self.members[block.name][0]].action
@@ -68,7 +68,7 @@ class _EntityQ(nn.Module):
                 width += len(self.own[block.name]) + size * len(targets)
             if block.choices:
                 width += size * len(self.members)
-            self.second[block.name] = one_layer(width, size, config)
+            self.second.append(one_layer(width, size, config))
         inputs = len(self.plain) + 2 * size * len(blocks)
         inputs += sum(spec.agents[i].action.width for i in self.others)
         self.net = mlp(inputs, 1, config.hidden_sizes, config.activation)
@@ -78,7 +78,8 @@ class _EntityQ(nn.Module):
         dtype = next(self.parameters()).dtype
         state = state.to(dtype)
         rows = {block.name: block.rows(state) for block in self.blocks}
-        features = {name: self.first[name](things) for name, things in rows.items()}
+        firsts = zip(rows, self.first, strict=True)
+        features = {name: layer(rows[name]) for name, layer in firsts}
         taken = {
             name: torch.stack([actions[i].to(dtype) for i in members], dim=-2)
             for name, members in self.members.items()
@@ -92,7 +93,8 @@ class _EntityQ(nn.Module):
                     chosen = choice[..., list(block.choices)]  # which agent chose which thing
                     read[name].append(chosen @ features[block.name])
                     read[block.name].append(chosen.mT @ features[name])
-        parts = [pooled(self.second[name](torch.cat(x, dim=-1))) for name, x in read.items()]
+        seconds = zip(read.values(), self.second, strict=True)
+        parts = [pooled(layer(torch.cat(x, dim=-1))) for x, layer in seconds]
         beside = [actions[i].to(dtype) for i in self.others]
         value: Tensor = self.net(torch.cat([state[..., self.plain], *beside, *parts], dim=-1))
         return value.to(dtype)

@@ -340,10 +340,13 @@ def test_the_lists_of_agents_have_their_number() -> None:
         TeamSpec.from_env(env)
 
 
-def test_blocks_that_overlap_or_are_of_too_few_agents_are_named() -> None:
+def test_blocks_in_each_others_way_or_of_too_few_agents_are_named() -> None:
     env = Listing()
     env.entities["valve"] = [[Entities("a", 0, 2, 1), Entities("b", 1, 1, 1)]]
     with pytest.raises(ContractError, match=r"'b' are 1 things .* which ends at 2"):
+        TeamSpec.from_env(env)
+    env.entities["valve"] = [[Entities("a", 0, 1, 1), Entities("a", 1, 1, 1)]]
+    with pytest.raises(ContractError, match=r"a name for each block, given \['a', 'a'\]"):
         TeamSpec.from_env(env)
     env.entities["valve"] = []
     with pytest.raises(ContractError, match="for 0 agents, expected a sequence for each of the 1"):
