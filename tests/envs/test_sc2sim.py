@@ -13,10 +13,10 @@ import pytest
 from hetmarl_envs.errors import ConfigError
 from hetmarl_envs.sc2sim.combat import hurt
 from hetmarl_envs.sc2sim.install import MARKER, install
-from hetmarl_envs.sc2sim.opponent import attack_move, choose_target
+from hetmarl_envs.sc2sim.opponent import EVERY, NEAR, choose_target, hunt, march
 from hetmarl_envs.sc2sim.scenarios import FLAT_MAP, RL_TYPES, SCENARIOS
 from hetmarl_envs.sc2sim.units import UNITS
-from hetmarl_envs.sc2sim.world import Order, Unit, World
+from hetmarl_envs.sc2sim.world import Brain, Order, Unit, World
 
 SIZE = 32.0
 
@@ -300,51 +300,97 @@ def test_a_medivac_heals_living_friends_within_four_cells() -> None:
 
 
 # ---------------------------------------------------------------------- the opponent
-def test_the_opponent_marches_and_attacks_without_being_asked() -> None:
-    world = empty(brain=attack_move)
+def test_smacs_maps_send_their_units_to_a_point_attacking_what_comes_near() -> None:
+    world = empty(brain=march)
     enemy = world.spawn(UNITS["marine"], 2, 25.0, 16.0)
-    agent = lasting(world, "marine", 1, 5.0, 16.0)
+    enemy.goal = (9.0, 16.0)
+    aside = lasting(world, "marine", 1, 9.0, 16.0 + NEAR + 1.0)
+    met = lasting(world, "marine", 1, 14.0, 19.0)
     world.step(16)
     assert enemy.x == pytest.approx(25.0 - 2.25)
+    world.step(16 * 5)
+    assert enemy.gap(met) == pytest.approx(5.0, abs=1.2), "it stops at whom it finds near"
+    assert enemy.anchored and met.health < 1e6
+    assert (met.x, met.y) == (14.0, 19.0), "agents do nothing by themselves"
+    met.y = 31.0
     world.step(16 * 10)
-    assert agent.health < 1e6
-    assert (agent.x, agent.y) == (5.0, 16.0), "agents do nothing by themselves"
+    assert (enemy.x, enemy.y) == (pytest.approx(9.0), 16.0), "and goes on when it is gone"
+    assert aside.health == 1e6, "who is not near is not sought"
 
 
-def test_the_opponent_prefers_what_shoots_back_and_what_is_near() -> None:
+def test_smacv2s_map_sends_those_without_an_order_after_the_nearest() -> None:
+    world = empty(brain=hunt)
+    enemy = world.spawn(UNITS["marine"], 2, 28.0, 16.0)
+    medivac = lasting(world, "medivac", 1, 14.0, 16.0)
+    far = lasting(world, "marine", 1, 4.0, 16.0)
+    world.step(EVERY - 1)
+    assert enemy.order is None and enemy.x == 28.0, "it waits for the trigger"
+    world.step(1)
+    assert enemy.order is not None and enemy.order.target is medivac, "nearest, armed or not"
+    far.x, far.y = enemy.x - 2.0, enemy.y
+    world.step(16 * 8)
+    assert far.health == 1e6 and medivac.health < 1e6, "until one of the two is dead"
+    world.kill([medivac.tag])
+    far.x, far.y = enemy.x - 2.0, enemy.y
+    world.step(2)
+    assert enemy.order is not None and enemy.order.target is far, "by itself, without a trigger"
+
+
+def test_an_order_that_the_game_does_not_take_leaves_a_unit_idle() -> None:
+    world = empty(brain=hunt)
+    marauder = world.spawn(UNITS["marauder"], 2, 28.0, 16.0)
+    medivac = lasting(world, "medivac", 1, 14.0, 16.0)
+    marine = lasting(world, "marine", 1, 10.0, 16.0)
+    world.step(16 * 3)
+    assert marauder.x == 28.0, "the nearest agent flies, which a marauder cannot shoot at"
+    medivac.x = 4.0
+    world.step(16)
+    assert marauder.order is not None and marauder.order.target is marine
+
+
+def test_units_choose_by_themselves_what_shoots_back_and_what_is_near() -> None:
     world = empty()
     enemy = world.spawn(UNITS["marine"], 2, 10.0, 10.0)
     medivac = world.spawn(UNITS["medivac"], 1, 11.0, 10.0)
     near = world.spawn(UNITS["marine"], 1, 13.0, 10.0)
     world.spawn(UNITS["marine"], 1, 14.0, 10.0)
+    away = world.spawn(UNITS["marine"], 1, 10.0 + NEAR + 0.75 + 0.1, 10.0)
     assert choose_target(enemy, [u for u in world.units if u.owner == 1]) is near
     assert choose_target(enemy, [medivac]) is medivac
+    assert choose_target(enemy, [away]) is None
     marauder = world.spawn(UNITS["marauder"], 2, 9.0, 10.0)
     assert choose_target(marauder, [medivac]) is None
 
 
-def test_the_opponents_medivac_follows_and_heals() -> None:
-    world = empty(brain=attack_move)
-    lasting(world, "marauder", 1, 24.0, 16.0)
-    patient = world.spawn(UNITS["marine"], 2, 28.0, 16.0)
-    medivac = world.spawn(UNITS["medivac"], 2, 30.0, 25.0)
+@pytest.mark.parametrize("brain", [march, hunt])
+def test_the_opponents_medivac_heals_near_it_and_goes_nowhere(brain: Brain) -> None:
+    world = empty(brain=brain)
+    medivac = world.spawn(UNITS["medivac"], 2, 28.0, 25.0)
+    medivac.goal = (9.0, 16.0)
+    patient = world.spawn(UNITS["marine"], 2, 28.0, 5.0)
     patient.health = 20.0
-    world.step(16 * 6)
-    assert patient.health > 40.0
-    assert medivac.gap(patient) <= 4.0 + 0.2
+    world.step(16 * 2)
+    assert (medivac.x, medivac.y) == (28.0, 25.0) and patient.health == 20.0
+    patient.y = medivac.y - NEAR - medivac.kind.radius - patient.kind.radius + 0.1
+    world.step(16 * 2)
+    assert medivac.y < 25.0 and patient.health > 30.0
 
 
 def test_equal_sides_under_equal_control_win_about_equally() -> None:
     """Neither formation nor place in a list decides, only chance does."""
 
     def both(world: World) -> None:
-        attack_move(world)
+        hunt(world)
         others = [unit for unit in world.units if unit.owner == 2]
         for unit in world.units:
-            if unit.owner == 1 and (world.age + unit.number) % 8 == 0:
-                target = choose_target(unit, others)
-                if target is not None and (unit.order is None or not unit.anchored):
-                    attack(unit, target)
+            order = unit.order
+            if unit.owner == 2 or (order is not None and order.target in others):
+                continue
+            target = choose_target(unit, others)
+            if target is None and world.age % EVERY == 0:
+                target = min(others, key=unit.gap, default=None)
+            if target is not None:
+                attack(unit, target)
 
     wins = {1: 0, 2: 0}
     for seed in range(40):
@@ -362,7 +408,7 @@ def test_equal_sides_under_equal_control_win_about_equally() -> None:
 # ---------------------------------------------------------------------- chance, maps
 def fight(seed: int | None) -> list[float]:
     delays = None if seed is None else random.Random(seed)
-    world = empty(brain=attack_move, delays=delays)
+    world = empty(brain=hunt, delays=delays)
     for i in range(4):
         world.spawn(UNITS["stalker"], 1, 9.0, 16.0)
         world.spawn(UNITS["zealot"], 2, 23.0, 12.0 + 2 * i)
@@ -401,11 +447,11 @@ def test_an_episode_does_not_depend_on_those_before() -> None:
         world.kill([unit.tag for unit in world.units])
         return seen
 
-    world = empty(brain=attack_move)
+    world = empty(brain=hunt)
     first = episode(world)
     world.step(5)
     assert episode(world) == first
-    assert first == episode(empty(brain=attack_move))
+    assert first == episode(empty(brain=hunt))
 
 
 def test_maps_hold_what_their_names_say() -> None:
@@ -418,6 +464,13 @@ def test_maps_hold_what_their_names_say() -> None:
     assert counts("27m_vs_30m") == ({"marine": 27}, {"marine": 30})
     assert counts("1c3s5z")[0] == {"colossus": 1, "stalker": 3, "zealot": 5}
     assert counts(FLAT_MAP) == ({}, {})
+
+
+def test_where_maps_send_their_units() -> None:
+    goals = {name: scenario.goal for name, scenario in SCENARIOS.items()}
+    assert goals["3s5z"] == goals["MMM2"] == (9.0, 16.0), "where the agents start"
+    assert goals["corridor"] == goals["so_many_baneling"] == (4.47, 4.33), "past the agents"
+    assert [name for name, goal in goals.items() if goal is None] == [FLAT_MAP, "2s_vs_1sc"]
 
 
 def test_agents_units_have_the_ids_that_clients_count_on() -> None:

@@ -11,8 +11,8 @@ from s2clientprotocol import debug_pb2, error_pb2, sc2api_pb2
 
 from hetmarl_envs.sc2sim import SEED_TEXT, SIMULATED
 from hetmarl_envs.sc2sim.messages import fill_unit, map_info, type_data
-from hetmarl_envs.sc2sim.opponent import attack_move
-from hetmarl_envs.sc2sim.scenarios import SCENARIOS, SIZE, Scenario
+from hetmarl_envs.sc2sim.opponent import hunt, march
+from hetmarl_envs.sc2sim.scenarios import FLAT_MAP, SCENARIOS, SIZE, Scenario
 from hetmarl_envs.sc2sim.units import UNITS, UnitType
 from hetmarl_envs.sc2sim.world import Order, World
 
@@ -32,7 +32,7 @@ class Game:
     def __init__(self) -> None:
         self.status = sc2api_pb2.launched
         self.delays = random.Random(0)
-        self.world = World(SIZE, SIZE, attack_move, self.delays)
+        self.world = World(SIZE, SIZE, delays=self.delays)
         self.scenario: Scenario | None = None
         self._types: dict[int, UnitType] = {}
         self._empty = 0
@@ -89,6 +89,7 @@ class Game:
             response.error_details = f"unknown map '{name}'; known: {', '.join(SCENARIOS)}"
             return
         self.scenario = SCENARIOS[name]
+        self.world.brain = hunt if name == FLAT_MAP else march
         if request.HasField("random_seed"):
             self.delays.seed(request.random_seed)
         self.status = sc2api_pb2.init_game
@@ -114,7 +115,8 @@ class Game:
         for owner, squads, types in sides:
             for squad in squads:
                 for _ in range(squad.count):
-                    self.world.spawn(types[squad.name], owner, squad.x, squad.y)
+                    unit = self.world.spawn(types[squad.name], owner, squad.x, squad.y)
+                    unit.goal = self.scenario.goal if owner == OPPONENT else None
 
     def _restart_game(self, request: Any, response: Any) -> None:
         self._begin()

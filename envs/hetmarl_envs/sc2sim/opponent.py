@@ -1,62 +1,93 @@
-"""Player 2: every unit attacks its way towards the nearest agent, as SMAC's maps order it to."""
+"""Player 2: what its map's script orders, and what units do by themselves.
+
+SMAC's maps send their units off once: each marches to a point (``Scenario.goal``) and attacks what
+it meets on the way (``march``). SMACv2's flat map looks every half second for units without an
+order and has each attack the agent that is nearest then, armed or not (``hunt``). Such an order
+holds until one of the two is dead, whoever else comes near or shoots.
+
+By themselves, marching or without an order, units attack what comes near, and medivacs, whom no
+script can order to attack, heal who is hurt near them.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from hetmarl_envs.sc2sim.combat import can_heal
 from hetmarl_envs.sc2sim.world import Order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hetmarl_envs.sc2sim.world import Unit, World
 
 PLAYER = 2
-THINK = 8
-"""Loops from one look around to the next, half a second, as in the maps' trigger."""
-ACQUIRE = 5.0
-"""Cells at least in which a unit looks for something to attack on its way."""
+EVERY = 8
+"""Loops, half a second, between two runs of the flat map's trigger. A unit whose target is out of
+reach looks around as often."""
+NEAR = 5.0
+"""Cells, edge to edge, in which a unit finds something to attack or to heal by itself; its weapon's
+range where that is longer."""
 
 
-def attack_move(world: World) -> None:
-    """Gives orders to those of player 2 that have none, or whose target is out of reach."""
-    mine = [unit for unit in world.units if unit.owner == PLAYER]
-    others = [unit for unit in world.units if unit.owner != PLAYER]
-    for unit in mine:
+def march(world: World) -> None:
+    """Orders of SMAC's maps: to the point (``Unit.goal``), attacking what comes near."""
+    for unit, others in _fighters(world):
+        if not _finds(world, unit, others) and unit.order is None and unit.goal is not None:
+            unit.order = Order("move", *unit.goal)
+
+
+def hunt(world: World) -> None:
+    """Orders of SMACv2's map: those without one attack the nearest agent."""
+    for unit, others in _fighters(world):
         order = unit.order
-        idle = order is None or order.target is None or not order.target.alive
-        if not idle and (world.age + unit.number) % THINK:
+        if order is not None and order.told and order.target is not None and order.target.alive:
             continue
-        if unit.kind.heals:
-            unit.order = _support(unit, mine)
+        if _finds(world, unit, others) or world.age % EVERY or not others:
             continue
-        weapon = unit.kind.weapon
-        if not idle and weapon is not None and unit.gap(order.target) <= weapon.range:  # type: ignore[union-attr, arg-type]
-            continue
-        target = choose_target(unit, others)
-        unit.order = None if target is None else Order("attack", target=target)
+        nearest = min(others, key=lambda other: math.hypot(other.x - unit.x, other.y - unit.y))
+        if unit.kind.reaches(nearest.kind):  # otherwise the game does not take the order
+            unit.order = Order("attack", target=nearest, told=True)
 
 
 def choose_target(unit: Unit, others: Sequence[Unit]) -> Unit | None:
-    """The nearest unit that it can attack; in its surroundings, armed ones before the others."""
+    """Whom a unit attacks by itself: the nearest of those near it, armed ones before the others."""
     weapon = unit.kind.weapon
     if weapon is None:
         return None
-    around = max(weapon.range, ACQUIRE)
-
-    def rank(other: Unit) -> tuple[bool, bool, float]:
-        gap = unit.gap(other)
-        near = gap <= around
-        return not near, near and other.kind.weapon is None, gap
-
-    reachable = [other for other in others if unit.kind.reaches(other.kind)]
-    return min(reachable, key=rank, default=None)
+    around = max(weapon.range, NEAR)
+    near = [
+        other for other in others if unit.kind.reaches(other.kind) and unit.gap(other) <= around
+    ]
+    return min(near, key=lambda other: (other.kind.weapon is None, unit.gap(other)), default=None)
 
 
-def _support(unit: Unit, friends: Sequence[Unit]) -> Order | None:
-    """Heals the nearest hurt friend, or follows the nearest one that it could heal."""
-    patients = [friend for friend in friends if can_heal(unit, friend)]
-    hurt = [friend for friend in patients if friend.health < friend.kind.health]
-    nearest = min(hurt or patients, key=unit.gap, default=None)
-    return None if nearest is None else Order("heal", target=nearest)
+def _fighters(world: World) -> Iterator[tuple[Unit, list[Unit]]]:
+    """Player 2's units that do not heal, each with the agents; those that do get their orders."""
+    mine = [unit for unit in world.units if unit.owner == PLAYER]
+    others = [unit for unit in world.units if unit.owner != PLAYER]
+    for unit in mine:
+        if unit.kind.heals:
+            hurt = [m for m in mine if can_heal(unit, m) and m.health < m.kind.health]
+            patient = min(hurt, key=unit.gap, default=None)
+            near = patient is not None and unit.gap(patient) <= NEAR
+            unit.order = Order("heal", target=patient) if near else None
+        else:
+            yield unit, others
+
+
+def _finds(world: World, unit: Unit, others: Sequence[Unit]) -> bool:
+    """Whether a unit attacks something by itself; gives it the order."""
+    order, weapon = unit.order, unit.kind.weapon
+    if order is not None and (order.target is None or order.target.alive):
+        reached = (
+            order.target is not None
+            and weapon is not None
+            and unit.gap(order.target) <= weapon.range
+        )
+        if reached or (world.age + unit.number) % EVERY:
+            return order.target is not None
+    target = choose_target(unit, others)
+    unit.order = None if target is None else Order("attack", target=target)
+    return target is not None

@@ -34,11 +34,13 @@ class Squad:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A map: what player 1, the agents, and player 2 start with."""
+    """A map: what player 1, the agents, and player 2 start with, and the point that the latter's
+    units attack their way to; None: they stay, or are ordered otherwise."""
 
     name: str
     agents: tuple[Squad, ...] = ()
     enemies: tuple[Squad, ...] = ()
+    goal: tuple[float, float] | None = None
 
     @property
     def agent_types(self) -> dict[str, UnitType]:
@@ -54,7 +56,7 @@ RL_TYPES: Mapping[str, UnitType] = MappingProxyType(
 )
 
 _LETTERS = {"m": "marine", "z": "zealot", "s": "stalker", "c": "colossus"}
-_LEFT, _RIGHT = (9.0, 16.0), (23.0, 16.0)
+_LEFT, _RIGHT, _CORNER = (9.0, 16.0), (23.0, 16.0), (4.47, 4.33)
 
 
 def _squads(text: str, at: tuple[float, float]) -> tuple[Squad, ...]:
@@ -73,11 +75,11 @@ def _symmetric(name: str) -> Scenario:
     for side in name.split("_vs_"):
         found = re.findall(r"(\d+)([a-z])", side)
         sides.append(", ".join(f"{count} {_LETTERS[letter]}" for count, letter in found))
-    return Scenario(name, _squads(sides[0], _LEFT), _squads(sides[-1], _RIGHT))
+    return Scenario(name, _squads(sides[0], _LEFT), _squads(sides[-1], _RIGHT), _LEFT)
 
 
-def _placed(name: str, agents: str, enemies: str) -> Scenario:
-    return Scenario(name, _squads(agents, _LEFT), _squads(enemies, _RIGHT))
+def _placed(name: str, agents: str, enemies: str, goal: tuple[float, float] | None) -> Scenario:
+    return Scenario(name, _squads(agents, _LEFT), _squads(enemies, _RIGHT), goal)
 
 
 _NAMED = """3m 8m 25m 5m_vs_6m 8m_vs_9m 10m_vs_11m 27m_vs_30m 2s3z 3s5z 3s5z_vs_3s6z 1c3s5z
@@ -86,20 +88,20 @@ _ALL = (
     Scenario(FLAT_MAP),
     *map(_symmetric, _NAMED.split()),
     _placed(
-        "MMM", "7 marine, 2 marauder, 1 medivac", "7 marine, 2 marauder, 1 medivac"
+        "MMM", "7 marine, 2 marauder, 1 medivac", "7 marine, 2 marauder, 1 medivac", _LEFT
     ),
     _placed(
-        "MMM2", "7 marine, 2 marauder, 1 medivac", "8 marine, 3 marauder, 1 medivac"
+        "MMM2", "7 marine, 2 marauder, 1 medivac", "8 marine, 3 marauder, 1 medivac", _LEFT
     ),
-    _placed("2m_vs_1z", "1 marine @13;12, 1 marine @19;12", "1 zealot @16;19"),
+    _placed("2m_vs_1z", "1 marine @13;12, 1 marine @19;12", "1 zealot @16;19", (16, 12)),
     _placed("2s_vs_1sc", "1 stalker @11.12;10.34, 1 stalker @16.98;10.37",
-            "1 spinecrawler @13.92;20.04"),
-    _placed("6h_vs_8z", "6 hydralisk @14.6;9.49", "8 zealot @14.41;16.76"),
-    _placed("2c_vs_64zg", "2 colossus @16;16", "64 zergling @16;9"),
-    _placed("corridor", "6 zealot @19.04;19.12", "24 zergling @27.91;28.24"),
-    _placed("so_many_baneling", "7 zealot @11.47;12.02", "32 baneling @27.91;28.24"),
+            "1 spinecrawler @13.92;20.04", None),
+    _placed("6h_vs_8z", "6 hydralisk @14.6;9.49", "8 zealot @14.41;16.76", (14.6, 9.49)),
+    _placed("2c_vs_64zg", "2 colossus @16;16", "64 zergling @16;9", (16, 16)),
+    _placed("corridor", "6 zealot @19.04;19.12", "24 zergling @27.91;28.24", _CORNER),
+    _placed("so_many_baneling", "7 zealot @11.47;12.02", "32 baneling @27.91;28.24", _CORNER),
     _placed("bane_vs_bane", "20 zergling @16;11, 4 baneling @16;8",
-            "20 zergling @16;21, 4 baneling @16;24"),
+            "20 zergling @16;21, 4 baneling @16;24", (16, 8)),
 )  # fmt: skip
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType({each.name: each for each in _ALL})

@@ -14,12 +14,16 @@ from hetmarl_envs.sc2sim.units import LOOPS_PER_SECOND, UnitType
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a unit is about: ``"move"`` to a point, ``"attack"`` or ``"heal"`` another unit."""
+    """What a unit is about: ``"move"`` to a point, ``"attack"`` or ``"heal"`` another unit.
+
+    ``told``: by a map's script, so that the unit does not look for anything better.
+    """
 
     kind: str
     x: float = 0.0
     y: float = 0.0
     target: Unit | None = None
+    told: bool = False
 
 
 class Unit:
@@ -30,6 +34,7 @@ class Unit:
         "anchored",
         "cooldown",
         "energy",
+        "goal",
         "health",
         "kind",
         "number",
@@ -54,6 +59,7 @@ class Unit:
         self.cooldown = 0.0  # loops until it may attack again
         self.unhurt = math.inf  # loops since it was last hit
         self.order: Order | None = None
+        self.goal: tuple[float, float] | None = None  # where its map's script sends it
         self.alive = True
         self.anchored = False  # stands and attacks: who walks into it gives way
 
@@ -75,7 +81,7 @@ class World:
     Args:
         width: cells from left to right.
         height: cells from bottom to top.
-        brain: gives orders before every loop; ``opponent.attack_move`` plays player 2.
+        brain: gives orders before every loop, as those of ``opponent`` to player 2.
         delays: draws the delays; None: there are none.
     """
 
