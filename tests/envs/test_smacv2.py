@@ -274,7 +274,7 @@ def test_the_time_limit_is_truncation_and_the_end_of_a_battle_is_not(make: Any) 
         assert bool(stepped["truncated"]) == bool(stepped["done"]) == (step == 299)
         assert not stepped["terminated"]
         data = env.step_mdp(data)
-    with_end, _ = play(make("3m"), 60)
+    with_end, _ = play(make("terran_5_vs_5"), 60)  # of 200, and nobody gets away
     assert with_end["next", "terminated"].any() and not with_end["next", "truncated"].any()
 
 
