@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,8 +16,19 @@ from hetmarl.objectives.drifts import Neighbourhood, PolicyChange
 from hetmarl.objectives.mirror import AgentBatch, MirrorLoss
 from hetmarl_envs.errors import ConfigError
 
-Changes = Callable[[Sequence[AgentBatch]], list[PolicyChange]]
-"""The new policies of a unit's agents on their batches, beside the old ones."""
+
+class Changes(Protocol):
+    """The new policies of a unit's agents, beside the old ones."""
+
+    def __call__(self, batches: Sequence[AgentBatch] | None = None) -> list[PolicyChange]:
+        """One per agent, or one of a joint agent.
+
+        Args:
+            batches: parts of the unit's; recurrent policies go on from the states stored with them,
+                which are those of the old policy. None: the whole rollout, through which recurrent
+                policies go from its beginning.
+        """
+        ...
 
 
 class UnitUpdate(Protocol):
@@ -71,6 +82,9 @@ class GradientEpochs:
 class TrustRegionUpdate:
     """One step to the edge of a neighbourhood, on the whole rollout.
 
+    Recurrent policies are differentiated on chunks. What a step gains and how far it goes is
+    measured through the whole rollout, as chunks begin with the states of the old policy.
+
     Args:
         step: the search.
         neighbourhood: whose distance it keeps below its radius.
@@ -88,8 +102,8 @@ class TrustRegionUpdate:
     ) -> dict[str, Tensor]:
         seen: list[dict[str, Tensor]] = []
 
-        def evaluate() -> tuple[Tensor, Tensor]:
-            found = changes(batches)
+        def evaluate(given: Sequence[AgentBatch] | None) -> tuple[Tensor, Tensor]:
+            found = changes(given)
             objective = loss.objective(found)
             values = {"loss_actor": objective.loss, "entropy": objective.entropy}
             seen.append({name: value.detach() for name, value in values.items()})
@@ -98,7 +112,7 @@ class TrustRegionUpdate:
 
         # fused recurrent kernels of a GPU have no second derivative
         with torch.backends.cudnn.flags(enabled=False):
-            taken = self.step(evaluate)
+            taken = self.step(lambda: evaluate(batches), lambda: evaluate(None))
         # of the policy that it leaves behind: where no step was accepted, the one before
         return {**seen[-1 if taken["step_fraction"] > 0 else 0], **taken}
 
@@ -165,9 +179,10 @@ class OnPolicyEngine:
             whole = [loss.read(data, i) for i in members]
             chunked = any(i in loss.policy.recurrent for i in members)
             batches = [batch.map(lambda x, c=chunked: self._items(x, c)) for batch in whole]
+            changes_of = self._changes(members, whole if chunked else batches)
             reported = {}
             if self._anybody_alive(whole):  # else optimisers would move them by momentum alone
-                reported = self.updates[position](loss, batches, self._changes(members), randomness)
+                reported = self.updates[position](loss, batches, changes_of, randomness)
             with torch.no_grad():
                 changes = [loss.change(i, b) for i, b in zip(members, whole, strict=True)]
                 if self.sequential:
@@ -188,11 +203,12 @@ class OnPolicyEngine:
         count = torch.stack([a.sum() for a in alive]).sum().double()
         return bool(self.loss.reduce(count) > 0)
 
-    def _changes(self, members: Sequence[int]) -> Changes:
+    def _changes(self, members: Sequence[int], whole: Sequence[AgentBatch]) -> Changes:
         loss = self.loss
 
-        def changes(batches: Sequence[AgentBatch]) -> list[PolicyChange]:
-            found = [loss.change(i, b) for i, b in zip(members, batches, strict=True)]
+        def changes(batches: Sequence[AgentBatch] | None = None) -> list[PolicyChange]:
+            given = whole if batches is None else batches
+            found = [loss.change(i, b) for i, b in zip(members, given, strict=True)]
             joint = self.sequential and len(found) > 1
             return [loss.joint_change(found)] if joint else found
 
