@@ -55,7 +55,8 @@ VARIANTS: dict[str, tuple[type, type, dict[str, Any]]] = {
 
 
 def make(algorithm: Any, env: Any, network: dict[str, Any]) -> Any:
-    config = algorithm.config_type(chunk_length=4, epochs=2, allow_shared_sequential=True)
+    settings = {"allow_shared_sequential": algorithm.sequential}
+    config = algorithm.config_type(chunk_length=4, epochs=2, **settings)
     return algorithm(TeamSpec.from_env(env()), config, OnPolicyNetworkConfig(**SMALL | network))
 
 
