@@ -14,6 +14,7 @@ from hetmarl.engines.step import GradientStep
 from hetmarl.engines.trust_region import TrustRegionStep
 from hetmarl.objectives.drifts import Neighbourhood, PolicyChange
 from hetmarl.objectives.mirror import AgentBatch, MirrorLoss
+from hetmarl.objectives.reduce import Reduce
 from hetmarl_envs.errors import ConfigError
 
 
@@ -45,8 +46,22 @@ class UnitUpdate(Protocol):
         ...
 
 
+def anybody_alive(batches: Sequence[AgentBatch], reduce: Reduce) -> bool:
+    """Whether any sample, of all processes, is that of a living agent.
+
+    Where none is there is nothing to learn from, and optimisers would move by momentum alone.
+    """
+    alive = [batch.alive for batch in batches if batch.alive is not None]
+    if len(alive) < len(batches):
+        return True
+    count = torch.stack([a.sum() for a in alive]).sum().double()
+    return bool(reduce(count) > 0)
+
+
 class GradientEpochs:
     """Several passes of gradient steps over minibatches: U is everything.
+
+    A minibatch in which nobody lives is passed over.
 
     Args:
         step: descends a loss in the unit's parameters.
@@ -71,6 +86,8 @@ class GradientEpochs:
                 chosen = list(batches)
                 if rows is not None:
                     chosen = [batch.map(lambda x, rows=rows: x[rows]) for batch in batches]
+                    if not anybody_alive(chosen, loss.reduce):
+                        continue
                 found = loss.objective(changes(chosen))
                 norm = self.step(found.loss)
                 values = [found.loss, norm, found.drift, found.entropy]
@@ -181,7 +198,7 @@ class OnPolicyEngine:
             batches = [batch.map(lambda x, c=chunked: self._items(x, c)) for batch in whole]
             changes_of = self._changes(members, whole if chunked else batches)
             reported = {}
-            if self._anybody_alive(whole):  # else optimisers would move them by momentum alone
+            if anybody_alive(whole, loss.reduce):
                 reported = self.updates[position](loss, batches, changes_of, randomness)
             with torch.no_grad():
                 changes = [loss.change(i, b) for i, b in zip(members, whole, strict=True)]
@@ -195,14 +212,6 @@ class OnPolicyEngine:
         return metrics | self._update_critic(data, randomness)
 
     # ------------------------------------------------------------------ parts
-    def _anybody_alive(self, batches: Sequence[AgentBatch]) -> bool:
-        """Whether any sample, of all processes, is that of a living agent."""
-        alive = [batch.alive for batch in batches if batch.alive is not None]
-        if len(alive) < len(batches):
-            return True
-        count = torch.stack([a.sum() for a in alive]).sum().double()
-        return bool(self.loss.reduce(count) > 0)
-
     def _changes(self, members: Sequence[int], whole: Sequence[AgentBatch]) -> Changes:
         loss = self.loss
 
