@@ -80,7 +80,7 @@ def battle_table(found: Sequence[Line]) -> str:
 
 
 def grid_table(runs: Sequence[Run], results: Results) -> str:
-    """A line per task, a column per label: the mean over the seeds, the highest in bold."""
+    """A line per task, a column per label: the mean over the seeds."""
     labels = list(dict.fromkeys(run.label for run in runs))
     text = [f"| task | {' | '.join(labels)} | random |", "|---" * (len(labels) + 2) + "|"]
     found = lines(runs, results)
@@ -89,9 +89,7 @@ def grid_table(runs: Sequence[Run], results: Results) -> str:
         if not members:
             continue
         means = {line.label: line.finals.mean() for line in members}
-        best = max(means, key=lambda label: means[label])
         cells = [number(means[label]) if label in means else "" for label in labels]
-        cells[labels.index(best)] = f"**{cells[labels.index(best)]}**"
         random = np.concatenate([line.random for line in members]).mean()
         text.append(f"| `{task}` | {' | '.join(cells)} | {number(random)} |")
     return "\n".join(text) if len(text) > 2 else "*Not run yet.*"

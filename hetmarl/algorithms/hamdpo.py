@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from hetmarl.algorithms.on_policy import GradientConfig, OnPolicyModule, positive
 from hetmarl.objectives import KLDrift
 from hetmarl.objectives.drifts import Direction
+from hetmarl_envs.errors import ConfigError
 
 
 @dataclass
@@ -25,6 +27,11 @@ class HAMDPOConfig(GradientConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "step_size")
+        if self.kl_direction not in get_args(Direction):
+            raise ConfigError(
+                f"algo.kl_direction='{self.kl_direction}': expected one of "
+                f"{', '.join(get_args(Direction))}."
+            )
 
 
 class HAMDPO(OnPolicyModule):

@@ -1,4 +1,7 @@
-"""Sequential updates of agents that share parameters: refused, unless asked for."""
+"""Sequential updates of agents that share parameters: refused, unless asked for.
+
+What says how agents follow one another is refused where they do not.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,15 @@ from hetmarl_envs.errors import ConfigError
 def check_sharing(module: TeamModule, instead: str) -> None:
     """Refuses shared parameters where agents are updated one after another, or asked for in vain.
 
-    With ``config.allow_shared_sequential`` it warns instead.
+    With ``config.allow_shared_sequential`` it warns instead; without an order to the updates that
+    and ``config.fixed_order`` are refused.
 
     Args:
         module: has ``sequential``.
         instead: a simultaneous algorithm of its kind.
     """
+    if not module.sequential:
+        _refuse_order(module)
     shared = [unit for unit in module.policy.units if len(unit) > 1]
     if not shared and any(len(s) > 1 for s in sharing_sets(module.spec, module.network)):
         raise ConfigError(
@@ -39,3 +45,13 @@ def check_sharing(module: TeamModule, instead: str) -> None:
             "algo.allow_shared_sequential=true to update each set as one joint agent."
         )
     rank_zero_warn(f"{text} Each set is updated as one joint agent.")
+
+
+def _refuse_order(module: TeamModule) -> None:
+    for key in ("fixed_order", "allow_shared_sequential"):
+        if getattr(module.config, key, False):
+            raise ConfigError(
+                f"algo.{key}=true: expected false, as {module.name} updates all agents at once, "
+                "and they may share parameters anyway. Leave it out, or take a sequential "
+                "algorithm."
+            )

@@ -119,7 +119,8 @@ class EnumeratedLoss(MirrorLoss):
 
     def mean(self, values: Sequence[Tensor], changes: Sequence[PolicyChange]) -> Tensor:
         """Expectation over the samples (scalar)."""
-        return torch.stack([(self.weights * value).sum() for value in values]).mean()
+        rows = [value.reshape(-1, 1) for value in values]  # of a batch [N] or a rollout [N, 1]
+        return torch.stack([(self.weights * value).sum() for value in rows]).mean()
 
     @torch.no_grad()
     def per_state(self, changes: Sequence[PolicyChange], batches: Sequence[AgentBatch]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -14,10 +14,22 @@ from hetmarl.engines.step import GradientStep
 from hetmarl.engines.trust_region import TrustRegionStep
 from hetmarl.objectives.drifts import Neighbourhood, PolicyChange
 from hetmarl.objectives.mirror import AgentBatch, MirrorLoss
+from hetmarl.objectives.reduce import Reduce
 from hetmarl_envs.errors import ConfigError
 
-Changes = Callable[[Sequence[AgentBatch]], list[PolicyChange]]
-"""The new policies of a unit's agents on their batches, beside the old ones."""
+
+class Changes(Protocol):
+    """The new policies of a unit's agents, beside the old ones."""
+
+    def __call__(self, batches: Sequence[AgentBatch] | None = None) -> list[PolicyChange]:
+        """One per agent, or one of a joint agent.
+
+        Args:
+            batches: parts of the unit's; recurrent policies go on from the states stored with them,
+                which are those of the old policy. None: the whole rollout, through which recurrent
+                policies go from its beginning.
+        """
+        ...
 
 
 class UnitUpdate(Protocol):
@@ -34,8 +46,22 @@ class UnitUpdate(Protocol):
         ...
 
 
+def anybody_alive(batches: Sequence[AgentBatch], reduce: Reduce) -> bool:
+    """Whether any sample, of all processes, is that of a living agent.
+
+    Where none is there is nothing to learn from, and optimisers would move by momentum alone.
+    """
+    alive = [batch.alive for batch in batches if batch.alive is not None]
+    if len(alive) < len(batches):
+        return True
+    count = torch.stack([a.sum() for a in alive]).sum().double()
+    return bool(reduce(count) > 0)
+
+
 class GradientEpochs:
     """Several passes of gradient steps over minibatches: U is everything.
+
+    A minibatch in which nobody lives is passed over.
 
     Args:
         step: descends a loss in the unit's parameters.
@@ -60,6 +86,8 @@ class GradientEpochs:
                 chosen = list(batches)
                 if rows is not None:
                     chosen = [batch.map(lambda x, rows=rows: x[rows]) for batch in batches]
+                    if not anybody_alive(chosen, loss.reduce):
+                        continue
                 found = loss.objective(changes(chosen))
                 norm = self.step(found.loss)
                 values = [found.loss, norm, found.drift, found.entropy]
@@ -70,6 +98,9 @@ class GradientEpochs:
 
 class TrustRegionUpdate:
     """One step to the edge of a neighbourhood, on the whole rollout.
+
+    Recurrent policies are differentiated on chunks. What a step gains and how far it goes is
+    measured through the whole rollout, as chunks begin with the states of the old policy.
 
     Args:
         step: the search.
@@ -88,8 +119,8 @@ class TrustRegionUpdate:
     ) -> dict[str, Tensor]:
         seen: list[dict[str, Tensor]] = []
 
-        def evaluate() -> tuple[Tensor, Tensor]:
-            found = changes(batches)
+        def evaluate(given: Sequence[AgentBatch] | None) -> tuple[Tensor, Tensor]:
+            found = changes(given)
             objective = loss.objective(found)
             values = {"loss_actor": objective.loss, "entropy": objective.entropy}
             seen.append({name: value.detach() for name, value in values.items()})
@@ -98,7 +129,7 @@ class TrustRegionUpdate:
 
         # fused recurrent kernels of a GPU have no second derivative
         with torch.backends.cudnn.flags(enabled=False):
-            taken = self.step(evaluate)
+            taken = self.step(lambda: evaluate(batches), lambda: evaluate(None))
         # of the policy that it leaves behind: where no step was accepted, the one before
         return {**seen[-1 if taken["step_fraction"] > 0 else 0], **taken}
 
@@ -165,9 +196,10 @@ class OnPolicyEngine:
             whole = [loss.read(data, i) for i in members]
             chunked = any(i in loss.policy.recurrent for i in members)
             batches = [batch.map(lambda x, c=chunked: self._items(x, c)) for batch in whole]
+            changes_of = self._changes(members, whole if chunked else batches)
             reported = {}
-            if self._anybody_alive(whole):  # else optimisers would move them by momentum alone
-                reported = self.updates[position](loss, batches, self._changes(members), randomness)
+            if anybody_alive(whole, loss.reduce):
+                reported = self.updates[position](loss, batches, changes_of, randomness)
             with torch.no_grad():
                 changes = [loss.change(i, b) for i, b in zip(members, whole, strict=True)]
                 if self.sequential:
@@ -180,19 +212,12 @@ class OnPolicyEngine:
         return metrics | self._update_critic(data, randomness)
 
     # ------------------------------------------------------------------ parts
-    def _anybody_alive(self, batches: Sequence[AgentBatch]) -> bool:
-        """Whether any sample, of all processes, is that of a living agent."""
-        alive = [batch.alive for batch in batches if batch.alive is not None]
-        if len(alive) < len(batches):
-            return True
-        count = torch.stack([a.sum() for a in alive]).sum().double()
-        return bool(self.loss.reduce(count) > 0)
-
-    def _changes(self, members: Sequence[int]) -> Changes:
+    def _changes(self, members: Sequence[int], whole: Sequence[AgentBatch]) -> Changes:
         loss = self.loss
 
-        def changes(batches: Sequence[AgentBatch]) -> list[PolicyChange]:
-            found = [loss.change(i, b) for i, b in zip(members, batches, strict=True)]
+        def changes(batches: Sequence[AgentBatch] | None = None) -> list[PolicyChange]:
+            given = whole if batches is None else batches
+            found = [loss.change(i, b) for i, b in zip(members, given, strict=True)]
             joint = self.sequential and len(found) > 1
             return [loss.joint_change(found)] if joint else found
 

@@ -12,6 +12,7 @@ from hetmarl.objectives.reduce import Reduce, identity
 from hetmarl_envs.errors import ConfigError
 
 Vector = Callable[[Tensor], Tensor]
+Evaluate = Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -74,11 +75,14 @@ class TrustRegionStep:
         self.config = config or TrustRegionConfig()
         self.reduce = reduce
 
-    def __call__(self, evaluate: Callable[[], tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    def __call__(self, evaluate: Evaluate, measure: Evaluate | None = None) -> dict[str, Tensor]:
         """One step.
 
         Args:
-            evaluate: surrogate and mean distance (scalars) of the parameters as they are.
+            evaluate: surrogate and mean distance (scalars) of the parameters as they are, to be
+                differentiated.
+            measure: those that the line search decides on, without gradient, where it shall see
+                more than what is differentiated; None: ``evaluate``'s.
 
         Returns:
             Scalars: ``surrogate_gain``, ``distance``, ``step_fraction`` (0: none was taken),
@@ -98,6 +102,10 @@ class TrustRegionStep:
             hessian_vector, g, self.config.cg_iterations, self.config.cg_tolerance
         )
         curvature = x @ hessian_vector(x)
+        if measure is not None:
+            with torch.no_grad():
+                surrogate, _ = measure()
+        measure = measure or evaluate
         before = self.reduce(surrogate.detach().clone())
         start = nn.utils.parameters_to_vector(self.parameters).detach().clone()
         zero = before.new_zeros(())
@@ -111,7 +119,7 @@ class TrustRegionStep:
         for _ in range(self.config.backtracks):
             self._put(start + fraction * step)
             with torch.no_grad():
-                after, now = (self.reduce(value.clone()) for value in evaluate())
+                after, now = (self.reduce(value.clone()) for value in measure())
             gain = after - before
             enough = gain / (fraction * expected) > self.config.accept_ratio
             if now < self.radius and gain > 0 and enough:

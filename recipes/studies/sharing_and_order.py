@@ -23,18 +23,19 @@ from hetmarl_envs import TeamSpec, make_env
 
 @dataclass
 class Team:
-    """Settings of the network and of the algorithm."""
+    """Settings of the network, and of a sequential algorithm."""
 
     network: dict[str, Any]
     config: dict[str, Any]
 
 
 SHARED = {"sharing": "full"}
+ALLOWED = {"allow_shared_sequential": True}
 TEAMS = {
     "separate": Team({}, {}),
     "separate, fixed order": Team({}, {"fixed_order": True}),
-    "shared with id": Team(SHARED, {"allow_shared_sequential": True}),
-    "shared without id": Team(SHARED | {"agent_id": False}, {"allow_shared_sequential": True}),
+    "shared with id": Team(SHARED, ALLOWED),
+    "shared without id": Team(SHARED | {"agent_id": False}, ALLOWED),
 }
 SMALL = {"actor_lr": 5e-3, "critic_lr": 5e-3, "entropy_coef": 0.0}
 """For the games, whose networks are small."""
@@ -54,14 +55,14 @@ def one_run(
     game = task.startswith("games/")
     env = make_env(task, num_envs=num_envs, seed=seed)
     entry = get_algorithm(algorithm)
-    settings = team.config | (SMALL if game else {})
-    kind = entry.load("config")
+    member, kind = entry.load("module"), entry.load("config")
+    settings = (team.config if member.sequential else {}) | (SMALL if game else {})
     config = kind(**{k: v for k, v in settings.items() if hasattr(kind, k)})
     sizes = {"hidden_sizes": [32]} if game else {}
     network = OnPolicyNetworkConfig(**sizes, **team.network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sharing in a sequential algorithm: that is the question
-        module = entry.load("module")(TeamSpec.from_env(env), config, network, seed=seed)
+        module = member(TeamSpec.from_env(env), config, network, seed=seed)
     return [value for value, _ in learn(module, env, iterations, steps)]
 
 

@@ -17,6 +17,7 @@ from hetmarl.algorithms import (
     registry,
 )
 from hetmarl.data import ReplayData, ReplayDataConfig
+from hetmarl_envs import TeamSpec, make_env
 from hetmarl_envs.errors import ConfigError, UnknownNameError
 
 
@@ -43,6 +44,23 @@ def test_somebody_elses() -> None:
     with pytest.raises(ConfigError, match="algorithm 'mine' is registered already; pass replace="):
         register_algorithm(entry)
     register_algorithm(entry, replace=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        *((name, "fixed_order") for name in ("mappo", "ippo", "maa2c", "ia2c")),
+        *((name, "allow_shared_sequential") for name in ("mappo", "ia2c", "masac", "matd3")),
+    ],
+)
+def test_who_moves_at_once_has_no_order(name: str, key: str) -> None:
+    """Whether agents share parameters or not."""
+    entry, spec = get_algorithm(name), TeamSpec.from_env(make_env("games/climbing"))
+    config = entry.load("config")(**{key: True})
+    for sharing in ("none", "full"):
+        network = entry.load("network")(sharing=sharing)
+        with pytest.raises(ConfigError, match=rf"algo\.{key}=true: expected false, as {name} upd"):
+            entry.load("module")(spec, config, network)
 
 
 @pytest.mark.parametrize(

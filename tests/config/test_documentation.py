@@ -1,4 +1,4 @@
-"""The reference pages name every key, with its default."""
+"""The reference pages name every key, with its default; every picture is shown on a page."""
 
 import dataclasses
 import re
@@ -14,7 +14,8 @@ from hetmarl.cli.render import RenderConfig
 from hetmarl.conf import Settings
 from hetmarl.conf.settings import known_keys
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+REFERENCE = DOCS / "reference"
 ROW = re.compile(r"^\| `([\w.]+)` \| `([^`]*)` \|", re.MULTILINE)
 SECTIONS = ("eval", "checkpoint", "trainer", "data", "network")
 
@@ -52,3 +53,12 @@ def test_command_line_page_has_every_argument(config: type) -> None:
     assert set(stated) == {field.name for field in dataclasses.fields(config)}
     for field in dataclasses.fields(config):
         assert _same(stated[field.name], field.default), field.name
+
+
+def test_every_picture_is_shown_on_a_page() -> None:
+    """The tables beside them, csv, are held against the pages by the studies' tests."""
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = {Path(name).name for name in re.findall(r"assets/([\w./-]+)", text)}
+    pictures = {p.name for p in (DOCS / "assets").rglob("*") if p.suffix in (".png", ".gif")}
+    assert pictures and pictures <= shown, sorted(pictures - shown)

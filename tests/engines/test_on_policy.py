@@ -173,6 +173,56 @@ def test_the_dead_of_a_whole_rollout_stay() -> None:
     assert metrics["ratio_deviation/valve"] == 0.0 and metrics["kl/valve"] == 0.0
 
 
+class Parts(Fixed):
+    """Whose minibatches are given; the valve comes first."""
+
+    def __init__(self, *parts: Sequence[int]) -> None:
+        super().__init__([2, 0, 1, 3, 4])
+        self.parts = [torch.tensor(part) for part in parts]
+
+    def minibatches(self, count: int, parts: int) -> list[Any]:
+        return [None] if parts == 1 else list(self.parts)
+
+
+def half_alive(module: OnPolicyModule, environments: slice) -> TensorDict:
+    """A rollout ``[2, 8]`` in which the valve lives in some environments only."""
+    data = rollout(module, env=HybridEnv(num_envs=2, death_rate=0.0))
+    data["valve", "alive"].zero_()
+    data["valve", "alive"][environments] = True
+    return data
+
+
+def test_the_dead_of_a_minibatch_stay() -> None:
+    """The valve lives in the first of two: the second adds nothing, in any pass."""
+    module, half = (make(HAPPO, minibatches=2, epochs=3) for _ in range(2))
+    data = half_alive(module, slice(0, 1))
+    metrics = module.engine.update(data.clone(), Parts(range(8), range(8, 16)))
+    expected = half.engine.update(data.clone(), Parts(range(8)))
+    same = [torch.equal(a, b) for a, b in zip(actors(module), actors(half), strict=True)]
+    assert same == [False, False, True, False, False]
+    for name in ("loss_actor", "grad_norm", "entropy", "kl"):
+        assert torch.equal(metrics[f"{name}/valve"], expected[f"{name}/valve"])
+    assert metrics["kl/valve"] > 0
+
+
+@pytest.mark.parametrize("lives", [slice(0, 1), slice(1, 2)])
+def test_processes_pass_over_a_minibatch_together(lives: slice) -> None:
+    """Not where an agent lives in one process only."""
+    whole, *parts = (make(HAPPO, minibatches=2) for _ in range(3))
+    data = half_alive(whole, lives)
+    data["valve", "alive"][:, 4:] = False  # nobody in the second minibatch
+    first, second = [*range(4), *range(8, 12)], [*range(4, 8), *range(12, 16)]
+    whole.engine.update(data.clone(), Parts(first, second))
+
+    def task(rank: int, reduce: Any) -> None:
+        use(parts[rank], reduce)
+        parts[rank].engine.update(data[rank : rank + 1].clone(), Parts(range(4), range(4, 8)))
+
+    Processes().run(task)
+    assert torch.equal(weights(parts[0]), weights(parts[1]))
+    torch.testing.assert_close(weights(parts[0]), weights(whole), rtol=0, atol=1e-9)
+
+
 # ---------------------------------------------------------------------- names and order
 ORDER = [3, 0, 4, 2, 1]
 RENAMED = {"arm": "x", "valve": "a", "panel": "m"}

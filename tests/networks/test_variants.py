@@ -20,7 +20,7 @@ from torchrl.envs import (
 )
 
 import hetmarl
-from hetmarl.algorithms import HAPPO, IPPO, MAPPO
+from hetmarl.algorithms import HAPPO, HATRPO, IPPO, MAPPO
 from hetmarl.data import RolloutData, RolloutDataConfig, evaluate
 from hetmarl.data.collector import advance
 from hetmarl.networks import Memory, OnPolicyNetworkConfig, TeamPolicy
@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
 PAIRS = [["eye_1", "eye_0"], ["knob"]]
 VARIANTS: dict[str, tuple[type, type, dict[str, Any]]] = {
     "images": (HAPPO, ImageEnv, {}),
+    "images, trust region": (HATRPO, ImageEnv, {}),
     "images, plain": (MAPPO, ImageEnv, {"layer_norm": False, "orthogonal": False}),
     "images, shared": (MAPPO, ImageEnv, {"sharing": PAIRS}),
     "images, shared without id, gru": (
@@ -55,7 +56,10 @@ VARIANTS: dict[str, tuple[type, type, dict[str, Any]]] = {
 
 
 def make(algorithm: Any, env: Any, network: dict[str, Any]) -> Any:
-    config = algorithm.config_type(chunk_length=4, epochs=2, allow_shared_sequential=True)
+    settings = {"allow_shared_sequential": algorithm.sequential}
+    if algorithm is not HATRPO:
+        settings["epochs"] = 2
+    config = algorithm.config_type(chunk_length=4, **settings)
     return algorithm(TeamSpec.from_env(env()), config, OnPolicyNetworkConfig(**SMALL | network))
 
 

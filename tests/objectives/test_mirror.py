@@ -337,6 +337,13 @@ def test_a_divergence_that_is_none(settings: dict[str, Any]) -> None:
         KLDrift(**settings)
 
 
+def test_a_direction_of_hamdpo_that_is_none() -> None:
+    """Named as the user wrote it."""
+    match = r"algo\.kl_direction='old-new': expected one of new_old, old_new\."
+    with pytest.raises(ConfigError, match=match):
+        HAMDPO.config_type(kl_direction="old-new")
+
+
 def test_keys_can_be_renamed() -> None:
     module = make(HAPPO)
     data = rollout(module)

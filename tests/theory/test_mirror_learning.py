@@ -1,15 +1,25 @@
-"""Exact updates with a valid drift: the return never falls, the limit is a Nash equilibrium."""
+"""Exact updates with a valid drift, or in a ball: the return never falls, the limit is a Nash
+equilibrium.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from hetmarl.engines import EnumeratedTeam, Maximise, TableActor
-from hetmarl.objectives import ClipDrift, Drift, KLDrift, check_drift
+from hetmarl.engines import (
+    EnumeratedTeam,
+    Maximise,
+    TableActor,
+    TrustRegionConfig,
+    TrustRegionStep,
+    TrustRegionUpdate,
+)
+from hetmarl.objectives import ClipDrift, Drift, KLBall, KLDrift, check_drift
 from hetmarl_envs.games import payoffs
 from hetmarl_envs.games.garnet import random_game
 from hetmarl_envs.games.tabular import TabularGame
@@ -26,13 +36,20 @@ DRIFTS: dict[str, Drift] = {
 GAMES = [random_game(3, (2, 3), density=1.0, termination=0.0, seed=seed) for seed in (1, 3)]
 
 
-def learn(game: TabularGame, drift: Drift, iterations: int, **settings: object) -> EnumeratedTeam:
-    """From uniform policies; asserts that no iteration lowers the return."""
+def learn(
+    game: TabularGame,
+    drift: Drift | None,
+    iterations: int,
+    *,
+    note: Callable[[dict[str, torch.Tensor]], None] = lambda metrics: None,
+    **settings: object,
+) -> EnumeratedTeam:
+    """From uniform policies; asserts that no iteration lowers the return. ``note`` gets metrics."""
     actors = [TableActor(policy) for policy in game.uniform_policies()]
     team = EnumeratedTeam(game, drift, actors=actors, **settings)  # type: ignore[arg-type]
     returns = [team.expected_return]
     for _ in range(iterations):
-        team.step()
+        note(team.step())
         returns.append(team.expected_return)
     falls = min(after - before for before, after in pairwise(returns))
     assert falls >= -1e-9
@@ -45,6 +62,24 @@ def test_returns_rise_to_a_nash_equilibrium(drift: Drift) -> None:
     game = GAMES[1]
     team = learn(game, drift, 15)
     assert team.nash_gap < 0.01 * game.nash_gap(game.uniform_policies(), 0.9)
+
+
+@pytest.mark.parametrize("drift", [None, KLDrift(20.0)], ids=["ball", "ball_and_drift"])
+@pytest.mark.parametrize("game", GAMES, ids=["1", "3"])
+def test_returns_rise_within_a_neighbourhood(game: TabularGame, drift: Drift | None) -> None:
+    """HATRPO's step, also on what a drift leaves of the surrogate; nobody ever leaves its ball."""
+    ball, search = KLBall(0.01), TrustRegionConfig(damping=1e-6)
+    distances: list[float] = []
+
+    def update(parameters: list[nn.Parameter]) -> TrustRegionUpdate:
+        return TrustRegionUpdate(TrustRegionStep(parameters, ball.radius, search), ball)
+
+    def note(metrics: dict[str, torch.Tensor]) -> None:
+        distances.extend(v.item() for k, v in metrics.items() if k.startswith("kl/"))
+
+    team = learn(game, drift, 60, update=update, note=note)
+    assert team.nash_gap < 1e-3 * game.nash_gap(game.uniform_policies(), 0.9)
+    assert 0.005 < max(distances) < ball.radius
 
 
 def test_every_turn_of_an_agent_improves() -> None:
