@@ -6,6 +6,7 @@ import inspect
 import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
 from tests.processes import group_of
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = get_family("smacv2").missing()
 plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
@@ -139,11 +141,13 @@ def test_tables_agree_with_the_package() -> None:
     from smacv2.env.starcraft2.starcraft2 import StarCraft2Env
 
     registry = get_smac_map_registry()
+    page = (ROOT / "docs" / "environments" / "smacv2.md").read_text()
     assert {name for name in registry if not name.startswith("10gen")} == set(SMAC_MAPS)
     for name in SMAC_MAPS:
         scenario = SCENARIOS[name]
         counts = [sum(s.count for s in side) for side in (scenario.agents, scenario.enemies)]
         assert counts == [registry[name]["n_agents"], registry[name]["n_enemies"]], name
+        assert re.search(rf"`{name.lower()}` {registry[name]['limit']}\b", page), name
     assert set(GAME_OPTIONS) <= set(inspect.signature(StarCraft2Env.__init__).parameters)
 
 
