@@ -123,7 +123,7 @@ def record(
         for frames, *values in zip(curve.frames, *columns.values(), strict=True)
     ]
     write_csv(results.curve(run), ("frames", *columns), points)
-    random_mean, random_std = random_return(run_dir)
+    random_mean, random_std, game = random_return(run_dir)
     row = run.identity | {
         "return_mean": f"{curve.mean[-1]:.6g}",
         "return_std": f"{curve.spread[-1]:.6g}",
@@ -131,7 +131,7 @@ def record(
         "random_mean": f"{random_mean:.6g}",
         "random_std": f"{random_std:.6g}",
         "wall_seconds": f"{np.nanmax(metrics['time/elapsed_seconds']):.0f}",
-        "versions": versions(),
+        "versions": versions(game),
         **circumstances,
     }
     if run.battles:
@@ -141,8 +141,11 @@ def record(
     return row
 
 
-def random_return(run_dir: Path) -> tuple[float, float]:
-    """Mean and standard deviation of 20 episodes of uniform actions, in the run's own task."""
+def random_return(run_dir: Path) -> tuple[float, float, str]:
+    """Mean and standard deviation of 20 episodes of uniform actions, in the run's own task.
+
+    And what the task's game calls itself, empty where it has no name.
+    """
     from hetmarl.cli.run_dir import read_config
     from hetmarl.cli.train import EnvFactory
     from hetmarl.conf import resolve
@@ -151,7 +154,7 @@ def random_return(run_dir: Path) -> tuple[float, float]:
     env = EnvFactory(resolve(read_config(run_dir)).train.task)(num_envs=EPISODES_OF_RANDOM, seed=0)
     result = evaluate(random_policy(env), env)
     env.close()
-    return result["return_mean"], result["return_std"]
+    return result["return_mean"], result["return_std"], getattr(env, "notes", {}).get("game", "")
 
 
 def battles_won(run_dir: Path, battles: int) -> tuple[int, int]:
@@ -191,15 +194,15 @@ def commit() -> str:
     return git("describe", "--always") + ("-dirty" if dirty else "")
 
 
-def versions() -> str:
-    """Of everything that numbers depend on."""
+def versions(game: str) -> str:
+    """Of everything that numbers depend on; ``game``: what the task's calls itself, if anything."""
     named = [f"python {platform.python_version()}"]
     for package in "torch torchrl tensordict lightning mujoco vmas jaxmarl smacv2".split():
         try:
             named.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return ", ".join(named)
+    return ", ".join(named + [f"game {game}"] * bool(game))
 
 
 # ---------------------------------------------------------------------- command

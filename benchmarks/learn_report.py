@@ -29,6 +29,7 @@ class Line(NamedTuple):
     seconds: np.ndarray
     won: np.ndarray
     random_won: np.ndarray
+    simulated: bool
 
     @property
     def battles(self) -> int:
@@ -48,7 +49,8 @@ def lines(runs: Sequence[Run], results: Results) -> list[Line]:
             names = "return_mean best_mean random_mean wall_seconds won random_won".split()
             columns = (np.array([float(row[name] or "nan") for _, row in rows]) for name in names)
             finished = [run for run, _ in rows]
-            found.append(Line(task, label, members[0].frames, finished, *columns))
+            simulated = any("simulated" in row["versions"] for _, row in rows)
+            found.append(Line(task, label, members[0].frames, finished, *columns, simulated))
     return found
 
 
@@ -131,7 +133,8 @@ def plot(runs: Sequence[Run], results: Results, assets: Path, suite: str) -> lis
         chance = [line.random_won / battles if battles else line.random for line in members]
         random = np.concatenate(chance).mean()
         axes.axhline(random, color="gray", linestyle="--", label="random")
-        axes.set(title=task, xlabel="frames", ylabel=what)
+        mark = " (simulated)" if any(line.simulated for line in members) else ""
+        axes.set(title=task + mark, xlabel="frames", ylabel=what)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         axes.legend()

@@ -92,6 +92,12 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(frames, values.mean(0), values.std(0, ddof=1), len(curves))
 
 
+def is_simulated(run: PathLike) -> bool:
+    """Whether the environment said so of itself, as the game in whose place a simulator stood."""
+    told = read_metrics(run).get("eval/simulated_mean", np.zeros(1))
+    return bool((told > 0).any())
+
+
 def plot_curves(
     runs: PathLike | Sequence[PathLike] | Mapping[str, Sequence[PathLike]],
     out: PathLike,
@@ -100,6 +106,8 @@ def plot_curves(
     title: str | None = None,
 ) -> Path:
     """Draws learning curves into an image; a reader never sees half of one.
+
+    Simulated runs are marked as such where they are named: in their line's label, or in the title.
 
     Args:
         runs: one run, a line of its own; several runs (seeds), their mean; or label to runs, a
@@ -133,6 +141,11 @@ def plot_curves(
         if not curves:
             raise ConfigError(f"No run has a value of '{metric}' yet: {[str(p) for p in paths]}.")
         curve = mean_curve(curves)
+        if any(map(is_simulated, paths)):
+            if label:
+                label += " (simulated)"
+            else:
+                title = f"{title or ''} (simulated)".strip()
         name = label if curve.runs == 1 else f"{label} (mean of {curve.runs} runs)".strip()
         marker = "o" if curve.frames.size < 3 else None
         (line,) = axes.plot(curve.frames, curve.mean, label=name, marker=marker)

@@ -16,6 +16,11 @@ def session_of(leader: int) -> dict[int, str]:
     return _of(leader, 3)
 
 
+def children_of(parent: int) -> dict[int, str]:
+    """Those that it started itself."""
+    return _of(parent, 1)
+
+
 def _of(leader: int, field: int) -> dict[int, str]:
     found = {}
     for entry in Path("/proc").iterdir():

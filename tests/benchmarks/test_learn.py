@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from hetmarl.algorithms import list_algorithms
 from hetmarl.conf import Settings
+from hetmarl_envs.sc2sim import SIMULATED
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITES = ROOT / "benchmarks" / "suites.yaml"
@@ -57,7 +58,7 @@ def learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return [interpreter, str(trainer), *settings]
 
     monkeypatch.setattr(module, "command", command)
-    monkeypatch.setattr(module, "random_return", lambda run_dir: (-5.0, 1.0))
+    monkeypatch.setattr(module, "random_return", lambda run_dir: (-5.0, 1.0, ""))
     return module
 
 
@@ -179,6 +180,59 @@ def test_tables_of_the_documentation(
     assert "| task | hasac | random |" in made and "| `family/game` | 501 | −5 |" in made
     made = learn.filled(page.format(" for happo"), tmp_path / "suites.yaml", results)
     assert "*Not run yet.*" in made
+
+
+def test_results_of_a_simulated_game_say_so(
+    learn: ModuleType, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    titles: list[str] = []
+    draw = Axes.set
+
+    def noted(axes: Axes, *, title: str, **others: object) -> list[object]:
+        titles.append(title)
+        return draw(axes, title=title, **others)
+
+    monkeypatch.setattr(Axes, "set", noted)
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert learn.main(["plot", "small", *arguments]) == 0
+    (tmp_path / "results" / "learn.csv").unlink()
+    monkeypatch.setattr(learn, "random_return", lambda run_dir: (-5.0, 1.0, SIMULATED))
+    assert learn.main(["run", "small", *arguments]) == 0
+    assert learn.main(["plot", "small", *arguments]) == 0
+    assert titles == ["family/game", "family/game (simulated)"]
+    assert all(row["versions"].endswith(f", game {SIMULATED}") for row in rows(tmp_path))
+
+
+def test_what_is_on_the_simulated_game_says_so() -> None:
+    """All of ``smacv2/...`` so far."""
+    with (ROOT / "benchmarks" / "results" / "learn.csv").open(newline="") as file:
+        battles = [row for row in csv.DictReader(file) if row["task"].startswith("smacv2/")]
+    assert battles and all(SIMULATED in row["versions"] for row in battles)
+
+
+def test_the_game_of_a_task_is_asked_for_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import hetmarl.cli.run_dir
+    import hetmarl.cli.train
+    import hetmarl.conf
+    import hetmarl.data
+
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    learn = importlib.import_module("learn")
+    env = SimpleNamespace(notes={"game": SIMULATED}, close=lambda: None)
+    played = {"return_mean": 1.0, "return_std": 2.0}
+    settings = SimpleNamespace(train=SimpleNamespace(task=None))
+    monkeypatch.setattr(hetmarl.cli.run_dir, "read_config", lambda run_dir: {})
+    monkeypatch.setattr(hetmarl.conf, "resolve", lambda config: settings)
+    monkeypatch.setattr(hetmarl.cli.train, "EnvFactory", lambda task: lambda **_: env)
+    monkeypatch.setattr(hetmarl.data, "evaluate", lambda policy, env: played)
+    monkeypatch.setattr(learn, "random_policy", lambda env: None)
+    assert learn.random_return(tmp_path) == (1.0, 2.0, SIMULATED)
+    del env.notes
+    assert learn.random_return(tmp_path) == (1.0, 2.0, "")
 
 
 def test_battles_won(

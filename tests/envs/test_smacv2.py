@@ -6,6 +6,7 @@ import inspect
 import itertools
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -36,6 +37,7 @@ from hetmarl_envs.smacv2.rendering import draw
 from hetmarl_envs.smacv2.tasks import GAME_OPTIONS, SMAC_MAPS, game_arguments
 from tests.processes import group_of
 
+ROOT = Path(__file__).resolve().parents[2]
 MISSING = get_family("smacv2").missing()
 plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
@@ -139,11 +141,13 @@ def test_tables_agree_with_the_package() -> None:
     from smacv2.env.starcraft2.starcraft2 import StarCraft2Env
 
     registry = get_smac_map_registry()
+    page = (ROOT / "docs" / "environments" / "smacv2.md").read_text()
     assert {name for name in registry if not name.startswith("10gen")} == set(SMAC_MAPS)
     for name in SMAC_MAPS:
         scenario = SCENARIOS[name]
         counts = [sum(s.count for s in side) for side in (scenario.agents, scenario.enemies)]
         assert counts == [registry[name]["n_agents"], registry[name]["n_enemies"]], name
+        assert re.search(rf"`{name.lower()}` {registry[name]['limit']}\b", page), name
     assert set(GAME_OPTIONS) <= set(inspect.signature(StarCraft2Env.__init__).parameters)
 
 
@@ -516,6 +520,46 @@ def test_a_lost_game_costs_its_episode_only(
     assert torch.equal(seen["state"][1, :2], expected["state"][1, :2]), "the other one goes on"
     assert seen["next", "done"][0, 1:].any(), "and so does this one"
     assert not group_of(worker), "nothing is left of the lost game"
+
+
+@plays
+@pytest.mark.slow
+def test_a_game_lost_in_a_picture_costs_its_episode_only(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = make("3m", num_envs=2, seed=4)
+    _, data = play(env, 5)
+    worker = env.pids[0]
+    os.kill(worker, signal.SIGKILL)
+    with caplog.at_level(logging.WARNING):
+        pictures = [env.render(0) for _ in range(2)]
+    assert caplog.text.count("game 0 is lost") == 1
+    assert np.array_equal(*pictures), "of an empty battlefield"
+    seen, _ = play(env, 40, seed=1, data=data)
+    lost = seen["next", "info", "game_lost"].squeeze(-1)
+    assert lost[0, 0] == 1 and lost.sum() == 1
+    assert seen["next", "truncated"][0, 0] and not seen["next", "done"][1, 0]
+    assert torch.equal(seen["next", "state"][0, 0], data["state"][0]), "as it was last seen"
+    assert seen["next", "done"][0, 1:].any(), "the row goes on with another game"
+    assert not group_of(worker), "nothing is left of the lost one"
+
+
+@plays
+@pytest.mark.slow
+def test_pictures_say_which_game_they_are_of(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions: list[str] = []
+
+    def drawn(units: Any, caption: str) -> Any:
+        captions.append(caption)
+        return draw(units, caption)
+
+    monkeypatch.setattr("hetmarl_envs.smacv2.env.draw", drawn)
+    env = make("3m", num_envs=2)
+    env.reset()
+    env.render([0, 1])
+    assert len(captions) == 2
+    assert all("smacv2/3m" in c and env.notes["game"] in c for c in captions)
+    assert "simulated" in env.notes["game"]
 
 
 @plays

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
+from matplotlib import rc_context
 from PIL import Image
 
-from hetmarl.curves import Curve, mean_curve, plot_curves, read_curve, read_metrics
+from hetmarl.curves import Curve, is_simulated, mean_curve, plot_curves, read_curve, read_metrics
 from hetmarl.lightning.curve import CurveCallback
 from hetmarl.lightning.metrics_csv import MetricsCSVLogger
 from hetmarl_envs.errors import ConfigError
@@ -56,6 +58,24 @@ def test_plot_one_run_several_seeds_and_labels(tmp_path: Path) -> None:
             assert len(image.convert("RGB").getcolors(1 << 20)) > 10
     assert plot_curves(a, tmp_path / "a.svg").read_text().startswith("<?xml")
     assert not list(tmp_path.glob(".*"))  # no temporary file stays
+
+
+def test_simulated_runs_are_marked(tmp_path: Path) -> None:
+    run, other = (write_run(tmp_path / name, [100, 200, 300], [1.0, 3.0, 4.0]) for name in "ab")
+    logger = MetricsCSVLogger(run)
+    logger.begin(300)
+    logger.log_metrics({"eval/simulated_mean": 1.0}, 300)
+    assert is_simulated(run) and not is_simulated(other)
+
+    def words(runs: Any, title: str | None) -> str:
+        with rc_context({"svg.fonttype": "none"}):
+            return plot_curves(runs, tmp_path / "a.svg", title=title).read_text()
+
+    assert ">smacv2 / happo (simulated)<" in words(run, "smacv2 / happo")
+    assert ">(simulated)<" in words(run, None)
+    assert "simulated" not in words(other, "smax / happo")
+    labelled = words({"one": [run], "two": [other]}, "both")
+    assert ">one (simulated)<" in labelled and ">two<" in labelled and ">both<" in labelled
 
 
 def test_refusals_name_what_is_there(tmp_path: Path) -> None:

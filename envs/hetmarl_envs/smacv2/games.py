@@ -67,7 +67,7 @@ class Games:
         self._arguments = dict(arguments)
         self._timeout, self._launch_timeout = timeout, launch_timeout
         self._processes: list[GameProcess | None] = [None] * count
-        self._cut = [False] * count  # whose episode cannot go on: resumed otherwise, or interrupted
+        self._ending = [""] * count  # why, of INFO, a row's episode cannot go on; "": it can
         self.sizes: dict[str, Any] = {}
         try:
             self._ensure(range(count))
@@ -104,7 +104,7 @@ class Games:
         for row in rows:
             self._episode[row] += 1
             self._played[row] = []
-            self._cut[row] = False
+            self._ending[row] = ""
         self._begin(rows)
 
     def _begin(self, rows: Sequence[int]) -> None:
@@ -137,8 +137,8 @@ class Games:
         for row, over in enumerate(self.terminated | self.truncated):
             if over:
                 continue
-            if self._cut[row]:
-                self._end(row, "episode_cut")
+            if self._ending[row]:
+                self._end(row, self._ending[row])
                 continue
             chosen = [int(action) for action in actions[row]]
             self._played[row].append(chosen)
@@ -147,9 +147,12 @@ class Games:
         for row, answer in answers.items():
             self._write(row, answer)
         for row, reason in lost.items():
-            _log.warning("%s: game %d is lost, and its episode with it; starting it anew: %s",
-                         self.where, row, reason)  # fmt: skip
+            self._warn_lost(row, reason)
             self._end(row, "game_lost")
+
+    def _warn_lost(self, row: int, reason: str) -> None:
+        _log.warning("%s: game %d is lost, and its episode with it; starting it anew: %s",
+                     self.where, row, reason)  # fmt: skip
 
     def _end(self, row: int, why: str) -> None:
         """The episode ends where it was last seen, as at a time limit; ``why``: of ``INFO``."""
@@ -185,7 +188,7 @@ class Games:
         except BaseException:  # Ctrl-C: no later request may take the answers still to come
             for row in requests:
                 self._drop(row)
-                self._cut[row] = True
+                self._ending[row] = "episode_cut"
             raise
 
     def _ask(
@@ -239,10 +242,16 @@ class Games:
         raise HetmarlError(f"{self.where}: the game does not start: {reason}")
 
     def units(self, row: int) -> list[tuple[Any, ...]]:
-        """What a picture of a row needs; empty where its game is lost."""
+        """What a picture of a row needs.
+
+        Empty where its game is lost; one that is lost here loses its episode at the next step.
+        """
         if self._processes[row] is None:
             return []
-        answers, _ = self._exchange({row: ("units",)}, self._timeout)
+        answers, lost = self._exchange({row: ("units",)}, self._timeout)
+        if row in lost:
+            self._warn_lost(row, lost[row])
+            self._ending[row] = "game_lost"
         found: list[tuple[Any, ...]] = answers.get(row, [])
         return found
 
@@ -277,7 +286,7 @@ class Games:
         saved = read_saved(state["arrays"], arrays, self.where)
         self._seed, self._episode = int(state["seed"]), list(state["episode"])
         self._played = [played.tolist() for played in state["played"]]
-        self._cut = [False] * len(self._processes)
+        self._ending = [""] * len(self._processes)
         over = saved["terminated"] | saved["truncated"]
         if started:
             self._begin([row for row in range(len(over)) if not over[row]])
@@ -289,7 +298,7 @@ class Games:
                     "%s: game %d cannot be taken up in mid-episode (StarCraft II does not repeat "
                     "itself); this one episode is cut off.", self.where, row
                 )  # fmt: skip
-                self._cut[row] = True
+                self._ending[row] = "episode_cut"
         for key, array in arrays.items():
             array[...] = saved[key]
 
