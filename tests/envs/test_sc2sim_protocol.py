@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hetmarl_envs.sc2sim import SIMULATED
-from hetmarl_envs.sc2sim.install import install
 
 from .sc2_client import Client, Server
 
@@ -20,17 +18,6 @@ pb = pytest.importorskip(
 common = pytest.importorskip("s2clientprotocol.common_pb2")
 debug = pytest.importorskip("s2clientprotocol.debug_pb2")
 raw = pytest.importorskip("s2clientprotocol.raw_pb2")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("sc2") / "game")
-
-
-@pytest.fixture
-def client(root: Path) -> Iterator[Client]:
-    with Server(root) as server, server.connect() as connection:
-        yield Client(connection)
 
 
 def create(client: Client, name: str) -> object:

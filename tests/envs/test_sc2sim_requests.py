@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hetmarl_envs.sc2sim import SIMULATED
-from hetmarl_envs.sc2sim.install import install
 from hetmarl_envs.sc2sim.scenarios import SCENARIOS
 
-from .sc2_client import Client, Server
+from .sc2_client import Client
 
 pb = pytest.importorskip(
     "s2clientprotocol.sc2api_pb2", reason="the protocol's messages: pip install pys2clientprotocol"
 )
 common = pytest.importorskip("s2clientprotocol.common_pb2")
 raw = pytest.importorskip("s2clientprotocol.raw_pb2")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("sc2") / "game")
-
-
-@pytest.fixture
-def client(root: Path) -> Iterator[Client]:
-    with Server(root) as server, server.connect() as connection:
-        yield Client(connection)
 
 
 def begin(client: Client, name: str, **settings: Any) -> None:

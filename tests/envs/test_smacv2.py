@@ -42,11 +42,6 @@ MISSING = get_family("smacv2").missing()
 plays = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("sc2") / "game")
-
-
 @pytest.fixture
 def simulator(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SC2PATH", str(root))

@@ -33,6 +33,7 @@ range where that is longer."""
 
 def march(world: World) -> None:
     """Orders of SMAC's maps: to the point (``Unit.goal``), attacking what comes near."""
+    _heal(world)
     for unit, others in _fighters(world):
         if not _finds(world, unit, others) and unit.order is None and unit.goal is not None:
             unit.order = Order("move", *unit.goal)
@@ -40,6 +41,7 @@ def march(world: World) -> None:
 
 def hunt(world: World) -> None:
     """Orders of SMACv2's map: those without one attack the nearest agent."""
+    _heal(world)
     for unit, others in _fighters(world):
         order = unit.order
         if order is not None and order.told and order.target is not None and order.target.alive:
@@ -64,30 +66,32 @@ def choose_target(unit: Unit, others: Sequence[Unit]) -> Unit | None:
 
 
 def _fighters(world: World) -> Iterator[tuple[Unit, list[Unit]]]:
-    """Player 2's units that do not heal, each with the agents; those that do get their orders."""
-    mine = [unit for unit in world.units if unit.owner == PLAYER]
+    """Player 2's units that do not heal, each with the agents."""
     others = [unit for unit in world.units if unit.owner != PLAYER]
-    for unit in mine:
-        if unit.kind.heals:
-            hurt = [m for m in mine if can_heal(unit, m) and m.health < m.kind.health]
-            patient = min(hurt, key=unit.gap, default=None)
-            near = patient is not None and unit.gap(patient) <= NEAR
-            unit.order = Order("heal", target=patient) if near else None
-        else:
+    for unit in world.units:
+        if unit.owner == PLAYER and not unit.kind.heals:
             yield unit, others
+
+
+def _heal(world: World) -> None:
+    """Player 2's units that heal see to the nearest of those hurt near them."""
+    for unit in world.units:
+        if unit.owner == PLAYER and unit.kind.heals:
+            hurt = [m for m in world.units if can_heal(unit, m) and m.health < m.kind.health]
+            near = [patient for patient in hurt if unit.gap(patient) <= NEAR]
+            patient = min(near, key=unit.gap, default=None)
+            unit.order = None if patient is None else Order("heal", target=patient)
 
 
 def _finds(world: World, unit: Unit, others: Sequence[Unit]) -> bool:
     """Whether a unit attacks something by itself; gives it the order."""
     order, weapon = unit.order, unit.kind.weapon
-    if order is not None and (order.target is None or order.target.alive):
-        reached = (
-            order.target is not None
-            and weapon is not None
-            and unit.gap(order.target) <= weapon.range
-        )
-        if reached or (world.age + unit.number) % EVERY:
-            return order.target is not None
+    target = None if order is None else order.target
+    if order is not None and (target is None or target.alive):
+        if target is not None and weapon is not None and unit.gap(target) <= weapon.range:
+            return True
+        if (world.age + unit.number) % EVERY:
+            return target is not None
     target = choose_target(unit, others)
     unit.order = None if target is None else Order("attack", target=target)
     return target is not None
