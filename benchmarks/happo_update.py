@@ -1,14 +1,17 @@
 """One HAPPO update against the same matrix products written bare, the loop, and acting.
 
-    python benchmarks/happo_update.py [--task mamujoco/ant_4x2] [--threads 2] [--clock cpu]
+    python benchmarks/happo_update.py [--threads 2] [--clock cpu]
+    python benchmarks/happo_update.py --task vmas/simple_spread --epochs 5 --hidden-sizes 128 128
 
-Rollouts of 20×200 frames, networks 128×3, 15 epochs of every actor and the critic. Acting: a team's
+By default rollouts of 20×200 frames, networks 128×3, 15 epochs of every actor and the critic, as
+tuned for HalfCheetah. The update also compiled, in lower precision, and both. Acting: a team's
 policies, packed and in turns, beside one network with as many parameters that acts for all.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -25,37 +28,51 @@ from hetmarl.networks import OnPolicyNetworkConfig, TeamPolicy
 from hetmarl.networks.packed import for_acting
 from hetmarl_envs.contract import TeamSpec
 
-ENVS, STEPS, EPOCHS = 20, 200, 15
+ENVS = 20
 ACTING = ("mamujoco/halfcheetah_2x3", "mamujoco/halfcheetah_6x1", "mamujoco/humanoid_17x1")
 NETWORK = OnPolicyNetworkConfig(hidden_sizes=[128, 128, 128])
 
 
 def update(given: Namespace) -> None:
     """Prints the table of an update and of the loop."""
-    steps, epochs, rounds = (10, 1, 1) if given.quick else (STEPS, EPOCHS, given.rounds)
-    envs = [hetmarl.make_env(given.task, num_envs=ENVS, num_threads=given.threads) for _ in "ab"]
-    spec = TeamSpec.from_env(envs[0])
-    team = HAPPO(spec, HAPPOConfig(epochs=epochs, critic_epochs=epochs), NETWORK)
-    team.configure_optimizers()
+    num_envs, steps, epochs, rounds = given.envs, given.steps, given.epochs, given.rounds
+    if given.quick:
+        steps, epochs, rounds = 10, 1, 1
+    simulated = {"num_threads": given.threads} if given.task.startswith("mamujoco/") else {}
+    envs = [hetmarl.make_env(given.task, num_envs=num_envs, **simulated) for _ in "ab"]
+    spec, network = TeamSpec.from_env(envs[0]), OnPolicyNetworkConfig(list(given.hidden_sizes))
+    config = HAPPOConfig(epochs=epochs, critic_epochs=epochs)
+    team, compiled = (HAPPO(spec, config, network) for _ in "ab")
+    for one in (team, compiled):
+        one.configure_optimizers()
+    for module in (*compiled.policy.actors, compiled.loss.critic):
+        module.compile(
+            dynamic=False, recompile_limit=64, backend="eager" if given.quick else "inductor"
+        )
     collector = TeamCollector(envs[0], team.policy, seed=0)
-    packed = for_acting(team.policy, ENVS)
+    packed = for_acting(team.policy, num_envs)
     data, _ = collector.collect(steps, 0)
     randomness = UpdateRandomness(0, 0)
-    products = happo_update(spec, NETWORK, ENVS * steps, epochs)
+    products = happo_update(spec, network, num_envs * steps, epochs)
     alone, observations = Alone(envs[1], spec), data[:, 0].clone()
 
     @torch.no_grad()
     def act() -> None:
         packed(observations)
 
-    def autocast() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            team.engine.update(data.clone(False), randomness)
+    def eager() -> None:
+        team.engine.update(data.clone(False), randomness)
+
+    def fused() -> None:
+        compiled.engine.update(data.clone(False), randomness)
 
     times = interleaved(
         {
-            "update": lambda: team.engine.update(data.clone(False), randomness),
-            "bfloat16": autocast,
+            "update": eager,
+            "bfloat16 autocast": in_bfloat16(eager),
+            "float32 matmul precision medium": in_medium(eager),
+            "compiled": fused,
+            "compiled, bfloat16 autocast": in_bfloat16(fused),
             "torch": bare(products, "torch"),
             "onednn": bare(products, "onednn"),
             "collect": lambda: collector.collect(steps, 0),
@@ -66,21 +83,26 @@ def update(given: Namespace) -> None:
         slice_seconds=0.0 if given.quick else 0.1,
         clock=given.timer,
     )
-    spent, frames = times["update"], ENVS * steps
+    spent, frames = times["update"], num_envs * steps
     loop = spent + times["collect"]
     gigaflops = operations(products) / 1e9
+    variants = list(times)[1:5]
     table(
-        f"HAPPO, {given.task}, {ENVS}×{steps} frames, {given.threads} thread(s)",
+        f"HAPPO, {given.task}, {num_envs}×{steps} frames, {given.threads} thread(s)",
         {
             "update": f"{spent * 1e3:.0f} ms",
-            "update, bfloat16 autocast": f"{times['bfloat16'] * 1e3:.0f} ms, "
-            f"{spent / times['bfloat16']:.2f} times as fast",
+            **{
+                f"update, {name}": f"{times[name] * 1e3:.0f} ms, "
+                f"{spent / times[name]:.2f} times as fast"
+                for name in variants
+            },
             "bare products, torch.mm": f"{times['torch'] * 1e3:.0f} ms, "
             f"{gigaflops / times['torch']:.0f} GFLOP/s",
             "bare products, oneDNN": f"{times['onednn'] * 1e3:.0f} ms, "
             f"{gigaflops / times['onednn']:.0f} GFLOP/s",
             "update / torch.mm": f"{spent / times['torch']:.2f}",
             "update / oneDNN": f"{spent / times['onednn']:.2f}   (goal: at most 1.3)",
+            "update, compiled / torch.mm": f"{times['compiled'] / times['torch']:.2f}",
             "whole loop": f"{frames / loop:,.0f} frames/s",
             "update's share": f"{spent / loop:.1%}",
             "collecting's share": f"{times['collect'] / loop:.1%}",
@@ -88,6 +110,27 @@ def update(given: Namespace) -> None:
             "of which acting": f"{steps * times['acting'] / loop:.1%}",
         },
     )
+
+
+def in_bfloat16(function: Callable[[], None]) -> Callable[[], None]:
+    """What ``trainer.precision=bf16-mixed`` makes of it."""
+
+    def autocast() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            function()
+
+    return autocast
+
+
+def in_medium(function: Callable[[], None]) -> Callable[[], None]:
+    """With float32 products that may be computed in bfloat16 inside, where a processor can."""
+
+    def lower() -> None:
+        torch.set_float32_matmul_precision("medium")
+        function()
+        torch.set_float32_matmul_precision("highest")
+
+    return lower
 
 
 def acting(given: Namespace) -> None:
@@ -141,7 +184,8 @@ def parameters(policy: TeamPolicy) -> int:
 
 def main() -> None:
     """Prints both tables."""
-    given = parse(__doc__, task="mamujoco/halfcheetah_2x3", rounds=7)
+    settings = {"envs": ENVS, "steps": 200, "epochs": 15, "hidden_sizes": (128, 128, 128)}
+    given = parse(__doc__, task="mamujoco/halfcheetah_2x3", rounds=7, **settings)
     update(given)
     acting(given)
 

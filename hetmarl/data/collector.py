@@ -31,35 +31,34 @@ class Episodes:
 
 
 class EpisodeTotals:
-    """Adds up returns and lengths of the episodes in progress, ``[num_envs]`` each."""
+    """Adds up returns and lengths of the episodes in progress, ``[num_envs]`` each.
+
+    Which of them ended is looked up once, in ``pop``: a device is not waited for at every step.
+    """
 
     def __init__(self, num_envs: int, device: torch.device | None = None) -> None:
         self.returns = torch.zeros(num_envs, device=device)
         self.lengths = torch.zeros(num_envs, device=device, dtype=torch.long)
-        self._ended: list[tuple[Tensor, Tensor]] = []
-        self._info: dict[str, list[Tensor]] = {}
+        self._steps: list[dict[str, Tensor]] = []
 
     def add(self, after: TensorDictBase) -> None:
         """One step of every environment, its ``"next"`` ``[num_envs]``."""
         done = after.get("done").squeeze(-1)
-        self.returns += after.get("reward").squeeze(-1)
-        self.lengths += 1
-        for name, value in episode_info(after).items():
-            self._info.setdefault(name, []).append(value[done])  # also where none ended: its name
-        if done.any():
-            self._ended.append((self.returns[done], self.lengths[done]))
-            self.returns[done] = 0.0
-            self.lengths[done] = 0
+        returns, lengths = self.returns + after.get("reward").squeeze(-1), self.lengths + 1
+        own = {"done": done, "returns": returns, "lengths": lengths}
+        self._steps.append(own | {f"info/{k}": v for k, v in episode_info(after).items()})
+        self.returns, self.lengths = returns.masked_fill(done, 0.0), lengths.masked_fill(done, 0)
 
     def pop(self) -> Episodes:
         """Those that ended since the last call."""
-        ended, self._ended = self._ended, []
-        info, self._info = self._info, {}
-        returns, lengths = zip(*ended, strict=True) if ended else ((), ())
+        steps, self._steps = self._steps, []
+        if not steps:
+            return Episodes(self.returns[:0], self.lengths[:0])
+        ended = torch.stack([step.pop("done") for step in steps]).nonzero(as_tuple=True)
+        found = {name: torch.stack([step[name] for step in steps])[ended] for name in steps[0]}
+        returns, lengths = found.pop("returns"), found.pop("lengths")
         return Episodes(
-            torch.cat(returns) if ended else self.returns[:0],
-            torch.cat(lengths) if ended else self.lengths[:0],
-            {name: torch.cat(values) for name, values in info.items()},
+            returns, lengths, {name.removeprefix("info/"): x for name, x in found.items()}
         )
 
 

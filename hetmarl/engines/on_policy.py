@@ -131,7 +131,9 @@ class TrustRegionUpdate:
         with torch.backends.cudnn.flags(enabled=False):
             taken = self.step(lambda: evaluate(batches), lambda: evaluate(None))
         # of the policy that it leaves behind: where no step was accepted, the one before
-        return {**seen[-1 if taken["step_fraction"] > 0 else 0], **taken}
+        moved = taken["step_fraction"] > 0
+        left = {name: torch.where(moved, seen[-1][name], seen[0][name]) for name in seen[0]}
+        return left | taken
 
 
 class OnPolicyEngine:

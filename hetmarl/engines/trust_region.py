@@ -122,7 +122,7 @@ class TrustRegionStep:
                 after, now = (self.reduce(value.clone()) for value in measure())
             gain = after - before
             enough = gain / (fraction * expected) > self.config.accept_ratio
-            if now < self.radius and gain > 0 and enough:
+            if (now < self.radius) & (gain > 0) & enough:
                 taken = before.new_tensor(fraction)
                 found |= {"surrogate_gain": gain, "distance": now, "step_fraction": taken}
                 return found
@@ -149,6 +149,9 @@ def conjugate_gradient(
 ) -> Tensor:
     """x with A·x ≈ b for a symmetric positive definite A, given as ``product(v) = A·v``.
 
+    Always as many products: to ask whether the residual is small already would wait for the device
+    at each of them. From there on x stays.
+
     Args:
         product: of a vector ``[P]``.
         b: right-hand side ``[P]``.
@@ -157,14 +160,13 @@ def conjugate_gradient(
     """
     x, residual = torch.zeros_like(b), b.clone()
     direction, squared = residual.clone(), residual @ residual
+    going = ~(squared < tolerance)  # NaN goes on, and is found in the end
     for _ in range(iterations):
-        if squared < tolerance:
-            break
         along = product(direction)
-        length = squared / (direction @ along)
+        length = torch.where(going, squared / (direction @ along), 0.0)
         x += length * direction
         residual -= length * along
         following = residual @ residual
-        direction = residual + following / squared * direction
-        squared = following
+        direction = residual + torch.where(going, following / squared, 0.0) * direction
+        squared, going = following, going & ~(following < tolerance)
     return x

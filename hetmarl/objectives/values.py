@@ -33,8 +33,9 @@ def values_and_next(data: TensorDictBase, critic: Any, norm: ValueNorm | None = 
     output = critic(data)
     value = output if norm is None else norm.denormalise(output)
     following = torch.roll(value, -1, dims=1)
-    last = data.get(("next", "done")).squeeze(-1).clone()
-    last[:, -1] = True
+    ends = data.get(("next", "done")).squeeze(-1).clone()
+    ends[:, -1] = True
+    last = ends.nonzero(as_tuple=True)  # once: a mask would be looked up for every tensor
     final = critic(data.get("next")[last])
     following[last] = final if norm is None else norm.denormalise(final)
     return value, following, output
