@@ -39,6 +39,7 @@ class HATRPO(OnPolicyModule):
 
     name = "hatrpo"
     config_type = HATRPOConfig
+    second_derivatives = True
     quantities = (
         *("loss_actor", "grad_norm", "entropy", "kl", "ratio_deviation"),
         *("surrogate_gain", "distance", "step_fraction"),

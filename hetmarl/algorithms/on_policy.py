@@ -119,6 +119,8 @@ class OnPolicyModule(TeamModule):
     """One agent after another, each against its updated predecessors; or all at once."""
     critic_type: ClassVar[type[StateValue | LocalValues]] = StateValue
     """``StateValue`` sees everything, ``LocalValues`` each agent's own observation."""
+    second_derivatives: ClassVar[bool] = False
+    """Updates differentiate the policy twice."""
     quantities: ClassVar[tuple[str, ...]] = (
         *("loss_actor", "grad_norm", "entropy", "kl", "ratio_deviation", "drift"),
     )
@@ -133,6 +135,11 @@ class OnPolicyModule(TeamModule):
     ) -> None:
         super().__init__(spec, config, network, seed)
         check_sharing(self, "mappo")
+        if self.network.compile and self.second_derivatives:
+            raise ConfigError(
+                f"network.compile=true: {self.name} needs second derivatives, which compiled "
+                "networks have not. Set network.compile=false, or take algo=happo."
+            )
         per_agent = [f"{q}/{name}" for q in self.quantities for name in self.spec.names]
         self.metric_names = ("loss_critic", "grad_norm_critic", "value_mean", *per_agent)
 
@@ -170,6 +177,10 @@ class OnPolicyModule(TeamModule):
         """The critic's, then the units'."""
         config, loss = self.config, self.loss
         loss.reduce = self.reduce
+        if self.network.compile:
+            for network in (*loss.policy.actors, loss.critic):
+                # one graph for networks of equal sizes, and one for each shape of a batch
+                network.compile(dynamic=False, recompile_limit=64)
         critic = self.gradient_step(list(loss.critic.parameters()), config.critic_lr)
         updates: list[UnitUpdate] = []
         optimizers = [critic.optimizer]

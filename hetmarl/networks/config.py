@@ -192,7 +192,7 @@ class GreedyNetworkConfig(NetworkConfig):
 
 
 # Settings of the team, which no single network can have for itself.
-_OF_THE_TEAM = ("agents", "critic", "sharing", "agent_id", "seps")
+_OF_THE_TEAM = ("agents", "critic", "sharing", "agent_id", "seps", "compile")
 
 
 @dataclass
@@ -219,6 +219,9 @@ class OnPolicyNetworkConfig(NetworkConfig):
     """Settings of single actors, such as {agent_1: {memory: gru}}."""
     critic: dict[str, Any] = field(default_factory=dict)
     """Settings of the critic where they differ, such as {hidden_sizes: [512, 512]}."""
+    compile: bool = False
+    """Compile actors and critic when training starts (torch.compile): faster updates after a minute
+    (docs/explanation/speed.md). Needs a C++ compiler. Not for trust regions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

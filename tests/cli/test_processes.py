@@ -19,6 +19,8 @@ from .running import gone, started
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = [sys.executable, str(ROOT / "recipes" / "train.py")]
 COMMAND = [sys.executable, "-m", "hetmarl.cli.main", "train"]
+OTHERS = ("haa2c", "hamdpo", "mappo", "ippo", "maa2c", "ia2c")
+"""Those that ``test_on_policy_runs_of_two_processes_resume_exactly`` does not run."""
 
 
 def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
@@ -79,6 +81,18 @@ def test_on_policy_runs_of_two_processes_resume_exactly(tmp_path: Path) -> None:
         for key in ("state_dict", "optimizer_states", "global_step"):
             assert difference(states[0][key], states[1][key]) == ""
         assert int(states[0]["state_dict"]["frames"]) == 160
+
+
+@pytest.mark.slow
+@pytest.mark.ddp
+def test_every_on_policy_algorithm_trains_in_two_processes(tmp_path: Path) -> None:
+    """As typed; that they equal one process is ``tests/distributed``'s."""
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu"]
+    sweep = ["-m", f"algo={','.join(OTHERS)}", "run_dir=${algo.name}", "total_frames=80"]
+    done = run([*COMMAND, *ON_POLICY, *two, *sweep], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for algo in OTHERS:
+        assert [row["frames"] for row in metrics(tmp_path / algo)] == ["40", "80"]
 
 
 @pytest.mark.slow
