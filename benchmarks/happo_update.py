@@ -42,13 +42,10 @@ def update(given: Namespace) -> None:
     envs = [hetmarl.make_env(given.task, num_envs=num_envs, **simulated) for _ in "ab"]
     spec, network = TeamSpec.from_env(envs[0]), OnPolicyNetworkConfig(list(given.hidden_sizes))
     config = HAPPOConfig(epochs=epochs, critic_epochs=epochs)
-    team, compiled = (HAPPO(spec, config, network) for _ in "ab")
-    for one in (team, compiled):
-        one.configure_optimizers()
-    for module in (*compiled.policy.actors, compiled.loss.critic):
-        module.compile(
-            dynamic=False, recompile_limit=64, backend="eager" if given.quick else "inductor"
-        )
+    team = HAPPO(spec, config, network)
+    compiled = HAPPO(spec, config, replace(network, compile=not given.quick))
+    for module in (team, compiled):
+        module.configure_optimizers()
     collector = TeamCollector(envs[0], team.policy, seed=0)
     packed = for_acting(team.policy, num_envs)
     data, _ = collector.collect(steps, 0)

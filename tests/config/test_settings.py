@@ -441,16 +441,19 @@ def test_battles_off_policy(settings: Compose, task: str, algorithm: str) -> Non
     found = settings(f"+experiment={task}_{algorithm}")
     train, values = found.train, asdict(found.train.algo)
     assert (found.algorithm.name, train.task.name) == (algorithm, task)
-    frames = 300_000 if "3s5z" in task else 500_000
-    assert (train.num_envs, train.total_frames) == (16, frames)
-    assert (train.data.warmup_frames, train.data.buffer_size) == (3_200, 200_000)
-    assert (train.network.hidden_sizes, train.network.agent_id) == ([128, 128], "3s5z" in task)
-    assert train.network.sharing == sets_of(task, unit)
-    expected = {"n_step": 5, "batch_size": 256, "actor_lr": 1e-3, "critic_lr": 1e-3}
-    expected |= {"updates_per_step": 2.0, "allow_shared_sequential": True}
+    drawn = "3s5z" not in task  # kinds and places of units, anew for each episode
+    assert (train.num_envs, train.total_frames) == (16, 300_000)
+    buffer_size = 150_000 if drawn else 200_000
+    assert (train.data.warmup_frames, train.data.buffer_size) == (3_200, buffer_size)
+    network, rate = train.network, 5e-4 if drawn else 1e-3
+    assert (network.hidden_sizes, network.agent_id) == ([128, 128], not drawn)
+    assert (network.entities, network.entity_size) == (drawn, 32 if drawn else 64)
+    assert network.sharing == sets_of(task, unit)
+    expected = {"n_step": 5, "batch_size": 256, "actor_lr": rate, "critic_lr": rate}
+    expected |= {"updates_per_step": 4.0 if drawn else 2.0, "allow_shared_sequential": True}
     if algorithm == "hasac":
-        expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05}
-        expected |= {"target_entropy_choices": 0.05, "exact_choices": False}
+        expected |= {"alpha": 0.01 if task == "smax/3s5z" else 0.05, "exact_choices": False}
+        expected |= {"target_entropy_choices": 0.1 if drawn else 0.05}
     assert {key: values[key] for key in expected} == expected
 
 

@@ -70,7 +70,7 @@ def test_games_that_die_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     env: Any = make_env("smacv2/3m", num_envs=4, seed=0, timeout=5.0)
     spec, generator = TeamSpec.from_env(env), torch.Generator().manual_seed(0)
     data, lost, disturbed, ended = env.reset(), 0, 0, 0
-    mine, workers = [], []
+    mine, workers, games = [], [], []
     for step in range(GAME_FRAMES // 4):
         if step % (DISTURB_EVERY // 4) == DISTURB_EVERY // 8:
             disturb(chance.choice(env.pids), chance)
@@ -81,18 +81,25 @@ def test_games_that_die_and_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         if step % 1250 == 1249:
             mine.append(resident())
             workers.append(max(resident(pid) for pid in env.pids))
+            games.append(max(resident(game) for pid in env.pids for game in games_of(pid)))
     pids = list(env.pids)
     env.close()
     assert lost == disturbed == GAME_FRAMES // DISTURB_EVERY
     assert ended > 20 * disturbed
     assert max(mine[1:]) - mine[0] < GROWTH, mine
     assert max(workers[1:]) - workers[0] < GROWTH, workers
+    assert max(games[1:]) - games[0] < GROWTH, games
     assert not any(group_of(pid) for pid in pids)
     assert not list(files.iterdir())
 
 
+def games_of(worker: int) -> list[int]:
+    """The processes of a worker's games."""
+    return [pid for pid in group_of(worker) if pid != worker]
+
+
 def disturb(worker: int, chance: random.Random) -> None:
     """Kills a worker or its game, or stops the game for good."""
-    game = next(pid for pid in group_of(worker) if pid != worker)
+    game = games_of(worker)[0]
     kill, hang = signal.SIGKILL, signal.SIGSTOP
     os.kill(*chance.choice([(worker, kill), (game, kill), (game, hang)]))
