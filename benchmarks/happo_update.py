@@ -17,7 +17,7 @@ from functools import partial
 
 import torch
 from collection import Alone
-from interleaved import interleaved, parse, table
+from interleaved import in_bfloat16, interleaved, parse, table
 from products import bare, happo_update, operations
 
 import hetmarl
@@ -63,13 +63,16 @@ def update(given: Namespace) -> None:
     def fused() -> None:
         compiled.engine.update(data.clone(False), randomness)
 
+    variants = {
+        "bfloat16 autocast": in_bfloat16(eager),
+        "float32 matmul precision medium": in_medium(eager),
+        "compiled": fused,
+        "compiled, bfloat16 autocast": in_bfloat16(fused),
+    }
     times = interleaved(
         {
             "update": eager,
-            "bfloat16 autocast": in_bfloat16(eager),
-            "float32 matmul precision medium": in_medium(eager),
-            "compiled": fused,
-            "compiled, bfloat16 autocast": in_bfloat16(fused),
+            **variants,
             "torch": bare(products, "torch"),
             "onednn": bare(products, "onednn"),
             "collect": lambda: collector.collect(steps, 0),
@@ -83,7 +86,6 @@ def update(given: Namespace) -> None:
     spent, frames = times["update"], num_envs * steps
     loop = spent + times["collect"]
     gigaflops = operations(products) / 1e9
-    variants = list(times)[1:5]
     table(
         f"HAPPO, {given.task}, {num_envs}×{steps} frames, {given.threads} thread(s)",
         {
@@ -107,16 +109,6 @@ def update(given: Namespace) -> None:
             "of which acting": f"{steps * times['acting'] / loop:.1%}",
         },
     )
-
-
-def in_bfloat16(function: Callable[[], None]) -> Callable[[], None]:
-    """What ``trainer.precision=bf16-mixed`` makes of it."""
-
-    def autocast() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            function()
-
-    return autocast
 
 
 def in_medium(function: Callable[[], None]) -> Callable[[], None]:

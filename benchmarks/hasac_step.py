@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from interleaved import interleaved, parse, table
+from interleaved import in_bfloat16, interleaved, parse, table
 from products import bare, gradient_step, operations
 
 import hetmarl
@@ -58,16 +58,15 @@ def main() -> None:
         def sample() -> object:
             return replay.sample(BATCH, n_step=N_STEP, generator=generator)
 
-        def autocast() -> None:
-            with torch.autocast("cpu", torch.bfloat16):  # as trainer.precision=bf16-mixed
-                team.engine.update(data, randomness)
+        def learn() -> None:
+            team.engine.update(data, randomness)
 
         data = replay.sample(BATCH, n_step=N_STEP, generator=generator)
         products = gradient_step(spec, network, BATCH)
         times = interleaved(
             {
-                "step": lambda: team.engine.update(data, randomness),
-                "bfloat16": autocast,
+                "step": learn,
+                "bfloat16": in_bfloat16(learn),
                 "torch": bare(products, "torch"),
                 "onednn": bare(products, "onednn"),
                 "sample": sample,

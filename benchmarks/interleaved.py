@@ -43,6 +43,16 @@ def interleaved(
     return {name: median(values) for name, values in seconds.items()}
 
 
+def in_bfloat16(function: Callable[[], object]) -> Callable[[], None]:
+    """What ``trainer.precision=bf16-mixed`` makes of it on a CPU."""
+
+    def autocast() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            function()
+
+    return autocast
+
+
 def parse(description: str | None, **own: Any) -> argparse.Namespace:
     """The options that all benchmarks share: ``--quick``, ``--threads``, ``--clock``.
 

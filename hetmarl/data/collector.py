@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,14 +40,13 @@ class EpisodeTotals:
     def __init__(self, num_envs: int, device: torch.device | None = None) -> None:
         self.returns = torch.zeros(num_envs, device=device)
         self.lengths = torch.zeros(num_envs, device=device, dtype=torch.long)
-        self._steps: list[dict[str, Tensor]] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]] = []
 
     def add(self, after: TensorDictBase) -> None:
         """One step of every environment, its ``"next"`` ``[num_envs]``."""
         done = after.get("done").squeeze(-1)
         returns, lengths = self.returns + after.get("reward").squeeze(-1), self.lengths + 1
-        own = {"done": done, "returns": returns, "lengths": lengths}
-        self._steps.append(own | {f"info/{k}": v for k, v in episode_info(after).items()})
+        self._steps.append((done, returns, lengths, episode_info(after)))
         self.returns, self.lengths = returns.masked_fill(done, 0.0), lengths.masked_fill(done, 0)
 
     def pop(self) -> Episodes:
@@ -54,12 +54,14 @@ class EpisodeTotals:
         steps, self._steps = self._steps, []
         if not steps:
             return Episodes(self.returns[:0], self.lengths[:0])
-        ended = torch.stack([step.pop("done") for step in steps]).nonzero(as_tuple=True)
-        found = {name: torch.stack([step[name] for step in steps])[ended] for name in steps[0]}
-        returns, lengths = found.pop("returns"), found.pop("lengths")
-        return Episodes(
-            returns, lengths, {name.removeprefix("info/"): x for name, x in found.items()}
-        )
+        done, returns, lengths, infos = zip(*steps, strict=True)
+        ended = torch.stack(done).nonzero(as_tuple=True)
+
+        def at_ends(values: Sequence[Tensor]) -> Tensor:
+            return torch.stack(list(values))[ended]
+
+        info = {name: at_ends([step[name] for step in infos]) for name in infos[0]}
+        return Episodes(at_ends(returns), at_ends(lengths), info)
 
 
 def check_same_team(env: EnvBase, team: TeamSpec) -> None:

@@ -48,22 +48,27 @@ AT_ONCE = 1
 
 
 @pytest.mark.parametrize("algorithm", [HAPPO, HAA2C, HAMDPO, MAPPO, IPPO])
-@pytest.mark.parametrize(("steps", "epochs"), [(4, 1), (12, 3)])
-def test_an_update_looks_once(algorithm: Any, steps: int, epochs: int) -> None:
-    """However many frames, agents and passes; where agents die, once for each besides."""
+@pytest.mark.parametrize(("steps", "epochs", "minibatches"), [(4, 1, 1), (12, 3, 1), (12, 3, 2)])
+def test_an_update_looks_once(algorithm: Any, steps: int, epochs: int, minibatches: int) -> None:
+    """However many frames, agents and passes; where agents die, once for each besides.
+
+    And then once for each of its minibatches, if there are several.
+    """
     env = hetmarl.make_env("vmas/balance", num_envs=3)
-    module = make(algorithm, TeamSpec.from_env(env), epochs=epochs, critic_epochs=epochs)
+    settings = {"epochs": epochs, "critic_epochs": epochs, "minibatches": minibatches}
+    module = make(algorithm, TeamSpec.from_env(env), **settings)
     data = rollout(module, steps, env)
     with HostReads() as reads:
         update(module, data)
     assert reads.seen == {"nonzero": AT_ONCE}
 
-    mortal = make(algorithm, epochs=epochs, critic_epochs=epochs)
+    mortal = make(algorithm, **settings)
     data = rollout(mortal, steps)
     with HostReads() as reads:
         update(mortal, data)
-    agents = mortal.spec.num_agents
-    assert reads.seen == {"nonzero": AT_ONCE, "_local_scalar_dense": agents}
+    each = 1 if minibatches == 1 else 1 + epochs * minibatches
+    looks = mortal.spec.num_agents * each
+    assert reads.seen == {"nonzero": AT_ONCE, "_local_scalar_dense": looks}
 
 
 @pytest.mark.parametrize("iterations", [2, 10])
